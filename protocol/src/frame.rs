@@ -1,0 +1,253 @@
+//! Headers, and the cutting of a byte stream into messages.
+//!
+//! Only this module says "need more": everything behind it decodes whole bodies.
+
+use core::fmt;
+
+use crate::message::Message;
+use crate::{EncodeError, limits};
+
+/// Which header a connection's messages have, both ways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HeaderKind {
+    /// 18 bytes with a serial: `SpiceDataHeader`.
+    Full,
+    /// 6 bytes, when both sides have [`MINI_HEADER`](crate::caps::CommonCapability::MINI_HEADER):
+    /// `SpiceMiniDataHeader`.
+    Mini,
+}
+
+impl HeaderKind {
+    /// Its length in bytes.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty, reason = "a header is never empty")]
+    pub const fn len(self) -> usize {
+        match self {
+            Self::Full => 18,
+            Self::Mini => 6,
+        }
+    }
+}
+
+/// What stands before a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Header {
+    /// Counts the messages of one direction of one connection from 1. On the wire in full headers only.
+    pub serial: u64,
+    /// The message's id.
+    pub id: u16,
+    /// Bytes of body that follow.
+    pub size: u32,
+    /// Where in the body the list of sub-messages begins; 0: there is none. On the wire in full headers only.
+    pub sub_list: u32,
+}
+
+impl Header {
+    /// Reads the header at the front of `bytes`; `None` if it is not whole. `serial` is what a mini header leaves out.
+    #[inline]
+    #[must_use]
+    pub fn decode(kind: HeaderKind, bytes: &[u8], serial: u64) -> Option<Self> {
+        match kind {
+            HeaderKind::Mini => {
+                let (id, rest) = bytes.split_first_chunk()?;
+                let size = rest.first_chunk()?;
+                Some(Self { serial, id: u16::from_le_bytes(*id), size: u32::from_le_bytes(*size), sub_list: 0 })
+            }
+            HeaderKind::Full => {
+                let (serial, rest) = bytes.split_first_chunk()?;
+                let (id, rest) = rest.split_first_chunk()?;
+                let (size, rest) = rest.split_first_chunk()?;
+                let sub_list = rest.first_chunk()?;
+                Some(Self {
+                    serial: u64::from_le_bytes(*serial),
+                    id: u16::from_le_bytes(*id),
+                    size: u32::from_le_bytes(*size),
+                    sub_list: u32::from_le_bytes(*sub_list),
+                })
+            }
+        }
+    }
+
+    /// Writes the header to the front of `out` and returns its length.
+    ///
+    /// # Errors
+    /// When `out` is too small.
+    #[inline]
+    pub fn encode(&self, kind: HeaderKind, out: &mut [u8]) -> Result<usize, EncodeError> {
+        let needed = kind.len();
+        let out = out.get_mut(..needed).ok_or(EncodeError::BufferTooSmall { needed })?;
+        let (mini, sub_list) = match kind {
+            HeaderKind::Mini => (out, None),
+            HeaderKind::Full => {
+                let Some((serial, rest)) = out.split_first_chunk_mut() else { return Ok(0) };
+                *serial = self.serial.to_le_bytes();
+                let Some((mini, sub_list)) = rest.split_at_mut_checked(HeaderKind::Mini.len()) else { return Ok(0) };
+                (mini, sub_list.first_chunk_mut())
+            }
+        };
+        if let Some((id, size)) = mini.split_first_chunk_mut() {
+            *id = self.id.to_le_bytes();
+            size.copy_from_slice(&self.size.to_le_bytes());
+        }
+        if let Some(sub_list) = sub_list {
+            *sub_list = self.sub_list.to_le_bytes();
+        }
+        Ok(needed)
+    }
+}
+
+/// Encodes a header and a message into the front of `out` and returns their length.
+///
+/// # Errors
+/// When `out` is too small, or the body exceeds [`MAX_BODY`](limits::MAX_BODY).
+///
+/// ```
+/// use spice_migration::{ClientMessage, frame::{self, HeaderKind}};
+///
+/// let mut out = [0; 64];
+/// let length = frame::encode(HeaderKind::Mini, 1, &ClientMessage::AttachChannels, &mut out)?;
+/// assert_eq!(out[..length], [104, 0, 0, 0, 0, 0]);
+/// # Ok::<(), spice_migration::EncodeError>(())
+/// ```
+#[inline]
+pub fn encode(kind: HeaderKind, serial: u64, message: &impl Message, out: &mut [u8]) -> Result<usize, EncodeError> {
+    let body_len = message.encoded_len();
+    let size = u32::try_from(body_len).map_err(|_| EncodeError::TooLong)?;
+    let needed = kind.len().saturating_add(body_len);
+    let (header, body) = out.split_at_mut_checked(kind.len()).ok_or(EncodeError::BufferTooSmall { needed })?;
+    if body.len() < body_len {
+        return Err(EncodeError::BufferTooSmall { needed });
+    }
+    message.encode(body)?;
+    Header { serial, id: message.id(), size, sub_list: 0 }.encode(kind, header)?;
+    Ok(needed)
+}
+
+/// One message as it came off the wire, not yet decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// Its header; the serial is counted where it is not on the wire.
+    pub header: Header,
+    /// Its body, sub-messages included.
+    pub body: &'a [u8],
+}
+
+/// The stream cannot be cut further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct OversizedBody {
+    /// The message's id.
+    pub id: u16,
+    /// The size that its header announces.
+    pub size: u32,
+    /// The most that this connection takes.
+    pub limit: u32,
+}
+
+impl fmt::Display for OversizedBody {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, size, limit } = self;
+        write!(formatter, "message {id} announces a body of {size} bytes; the limit is {limit}")
+    }
+}
+
+impl core::error::Error for OversizedBody {}
+
+/// Cuts the message at the front of `bytes`: it, and how many bytes it takes. `None` if it is not whole.
+///
+/// # Errors
+/// When its header announces more than `limit` bytes: there is no use in waiting for more of them.
+#[inline]
+pub fn cut(
+    kind: HeaderKind,
+    bytes: &[u8],
+    serial: u64,
+    limit: u32,
+) -> Result<Option<(Frame<'_>, usize)>, OversizedBody> {
+    let Some(header) = Header::decode(kind, bytes, serial) else { return Ok(None) };
+    if header.size > limit {
+        return Err(OversizedBody { id: header.id, size: header.size, limit });
+    }
+    let end = kind.len().saturating_add(crate::wire::index(header.size));
+    Ok(bytes.get(kind.len()..end).map(|body| (Frame { header, body }, end)))
+}
+
+#[cfg(feature = "alloc")]
+pub use deframer::Deframer;
+
+#[cfg(feature = "alloc")]
+mod deframer {
+    extern crate alloc;
+
+    use alloc::vec::Vec;
+
+    use super::{Frame, HeaderKind, OversizedBody, cut, limits};
+
+    /// Cuts one direction of one connection into messages, from bytes that arrive in any pieces.
+    ///
+    /// Its buffer never holds more than was pushed and not yet taken: a header that announces much allocates nothing.
+    ///
+    /// ```
+    /// use spice_migration::{ChannelType, ServerMessage, frame::{Deframer, HeaderKind}};
+    ///
+    /// let mut deframer = Deframer::new(HeaderKind::Mini);
+    /// deframer.push(&[117, 0, 0]);
+    /// assert!(deframer.next_frame()?.is_none());
+    /// deframer.push(&[0, 0, 0]);
+    /// let frame = deframer.next_frame()?.unwrap();
+    /// let message = ServerMessage::decode(ChannelType::MAIN, frame.header.id, frame.body)?;
+    /// assert_eq!(message, ServerMessage::MigrateDstSeamlessAck);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Deframer {
+        kind: HeaderKind,
+        limit: u32,
+        /// Of the next message.
+        serial: u64,
+        buffer: Vec<u8>,
+        /// Bytes at the front of the buffer that frames already taken occupied.
+        taken: usize,
+    }
+
+    impl Deframer {
+        /// For a connection whose link stage has ended with this kind of header.
+        #[must_use]
+        pub const fn new(kind: HeaderKind) -> Self {
+            Self { kind, limit: limits::MAX_BODY, serial: 1, buffer: Vec::new(), taken: 0 }
+        }
+
+        /// Refuses bodies of more than `limit` bytes, in place of [`MAX_BODY`](limits::MAX_BODY).
+        #[must_use]
+        pub const fn with_limit(mut self, limit: u32) -> Self {
+            self.limit = limit;
+            self
+        }
+
+        /// Adds bytes as they arrived.
+        pub fn push(&mut self, bytes: &[u8]) {
+            // Moving the rest to the front here, once per read, keeps every byte's way short.
+            self.buffer.drain(..self.taken);
+            self.taken = 0;
+            self.buffer.extend_from_slice(bytes);
+        }
+
+        /// Takes the next whole message; `None` until more bytes are pushed.
+        ///
+        /// # Errors
+        /// When a header announces more than the limit. It stays so: the connection is of no more use.
+        #[inline]
+        pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, OversizedBody> {
+            let bytes = self.buffer.get(self.taken..).unwrap_or_default();
+            let Some((frame, length)) = cut(self.kind, bytes, self.serial, self.limit)? else { return Ok(None) };
+            self.taken = self.taken.saturating_add(length);
+            self.serial = self.serial.saturating_add(1);
+            Ok(Some(frame))
+        }
+
+        /// How many bytes wait for the rest of their message.
+        #[must_use]
+        pub fn pending(&self) -> usize {
+            self.buffer.len().saturating_sub(self.taken)
+        }
+    }
+}

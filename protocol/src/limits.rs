@@ -1,0 +1,18 @@
+//! Every bound, with its reason.
+//!
+//! A length or a count that exceeds its bound is refused before anything is done with it.
+
+/// Largest `size` in a link header, in bytes. spice-server 0.15.1 refuses more with `SPICE_LINK_ERR_INVALID_DATA`.
+pub const MAX_LINK_BODY: u32 = 4096;
+
+/// Most capability words of either kind in a link message. spice-server 0.15.1 refuses more with
+/// `SPICE_LINK_ERR_INVALID_DATA`, so a 32-bit product cannot overflow.
+pub const MAX_CAPABILITY_WORDS: u32 = 1024;
+
+/// Largest message body, in bytes: one uncompressed 32-bit image of 4096 x 4096 pixels, the largest thing that a display
+/// channel may carry in one message. The main channel's own messages stay far below.
+pub const MAX_BODY: u32 = 64 * 1024 * 1024;
+
+/// Longest host name or certificate subject, in bytes without the NUL. A DNS name has at most 253, a Proxmox proxy ticket
+/// a few hundred; X.509 sets no bound, so this one is ours.
+pub const MAX_TEXT: usize = 4096;

@@ -1,0 +1,380 @@
+//! The kinds of field that the messages are made of.
+
+use core::{fmt, marker::PhantomData};
+
+use super::{At, Field, Located, Tail, TailWriter, index, take};
+use crate::{error::Fault, limits};
+
+/// Bytes of a string that travels with a trailing NUL: neither the NUL nor another one is part of it.
+///
+/// At most [`MAX_TEXT`](crate::limits::MAX_TEXT) bytes, at least one; in no particular encoding.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Text<'a>(&'a [u8]);
+
+impl<'a> Text<'a> {
+    /// The string, unless it is empty, holds a NUL, or is too long.
+    #[must_use]
+    pub fn new(bytes: &'a [u8]) -> Option<Self> {
+        Self::check(bytes).ok()
+    }
+
+    /// Its bytes, without the NUL.
+    #[must_use]
+    pub const fn as_bytes(self) -> &'a [u8] {
+        self.0
+    }
+
+    /// The string, if it is UTF-8.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub const fn to_str(self) -> Result<&'a str, core::str::Utf8Error> {
+        core::str::from_utf8(self.0)
+    }
+
+    fn check(bytes: &'a [u8]) -> Result<Self, Fault> {
+        if bytes.is_empty() {
+            Err(Fault::Missing)
+        } else if bytes.len() > limits::MAX_TEXT {
+            Err(Fault::LimitExceeded)
+        } else if bytes.contains(&0) {
+            Err(Fault::InteriorNul)
+        } else {
+            Ok(Self(bytes))
+        }
+    }
+}
+
+impl fmt::Debug for Text<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "\"{}\"", self.0.escape_ascii())
+    }
+}
+
+/// Opaque bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Data<'a>(pub &'a [u8]);
+
+impl fmt::Debug for Data<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 24;
+        write!(formatter, "{} bytes", self.0.len())?;
+        for (index, byte) in self.0.iter().take(SHOWN).enumerate() {
+            formatter.write_str(if index == 0 { ": " } else { "" })?;
+            write!(formatter, "{byte:02x}")?;
+        }
+        if self.0.len() > SHOWN { formatter.write_str("…") } else { Ok(()) }
+    }
+}
+
+/// A value of constant size that messages carry many of.
+pub trait ListItem: Copy {
+    /// Its bytes on the wire: an array.
+    type Wire: Copy + Eq + core::hash::Hash + AsRef<[u8]> + 'static;
+
+    /// Reads one.
+    fn from_wire(wire: Self::Wire) -> Self;
+
+    /// Writes one.
+    fn to_wire(self) -> Self::Wire;
+
+    #[doc(hidden)]
+    fn split(bytes: &[u8]) -> &[Self::Wire];
+
+    #[doc(hidden)]
+    fn join(items: &[Self::Wire]) -> &[u8];
+}
+
+/// A list in its wire form; each item is decoded when the iterator comes to it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct List<'a, T: ListItem> {
+    items: &'a [T::Wire],
+}
+
+impl<'a, T: ListItem> List<'a, T> {
+    /// A list of items in wire form: `items.map(ListItem::to_wire)`.
+    ///
+    /// A message whose count has one byte carries the first 255.
+    #[must_use]
+    pub const fn new(items: &'a [T::Wire]) -> Self {
+        Self { items }
+    }
+
+    /// How many items.
+    #[must_use]
+    pub const fn len(self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// The items in order.
+    pub fn iter(self) -> impl ExactSizeIterator<Item = T> + 'a {
+        self.items.iter().map(|wire| T::from_wire(*wire))
+    }
+}
+
+impl<T: ListItem + fmt::Debug> fmt::Debug for List<'_, T> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_list().entries(self.iter()).finish()
+    }
+}
+
+/// A number, or a newtype around one, with its bytes in little-endian order.
+pub(crate) trait Scalar: Copy {
+    const SIZE: usize;
+    fn read(slot: &[u8]) -> Self;
+    fn write(self, slot: &mut [u8]);
+}
+
+macro_rules! scalar {
+    ($($number:ty),*) => {$(
+        impl Scalar for $number {
+            const SIZE: usize = size_of::<$number>();
+            #[inline(always)]
+            fn read(slot: &[u8]) -> Self {
+                // INVARIANT: a slot is as large as its field, so the default never shows.
+                slot.first_chunk().map_or(0, |bytes| Self::from_le_bytes(*bytes))
+            }
+            #[inline(always)]
+            fn write(self, slot: &mut [u8]) {
+                if let Some(place) = slot.first_chunk_mut() {
+                    *place = self.to_le_bytes();
+                }
+            }
+        }
+    )*};
+}
+scalar!(u8, u16, u32, u64);
+
+impl<const SIZE: usize> Scalar for [u8; SIZE] {
+    const SIZE: usize = SIZE;
+    #[inline(always)]
+    fn read(slot: &[u8]) -> Self {
+        slot.first_chunk().map_or([0; SIZE], |bytes| *bytes)
+    }
+    #[inline(always)]
+    fn write(self, slot: &mut [u8]) {
+        if let Some(place) = slot.first_chunk_mut() {
+            *place = self;
+        }
+    }
+}
+
+impl<T: Scalar> Field for T {
+    type Value<'a> = T;
+    const SLOT: usize = T::SIZE;
+    #[inline(always)]
+    fn decode<'a>(_: At, slot: &[u8], _: &mut Tail<'a>) -> Result<T, Located> {
+        Ok(T::read(slot))
+    }
+    #[inline(always)]
+    fn tail_len(_: T) -> usize {
+        0
+    }
+    #[inline(always)]
+    fn encode(value: T, slot: &mut [u8], _: &mut TailWriter<'_>) {
+        value.write(slot);
+    }
+}
+
+/// All bytes up to the end of the body.
+pub(crate) struct Rest;
+
+impl Field for Rest {
+    type Value<'a> = Data<'a>;
+    const SLOT: usize = 0;
+    #[inline(always)]
+    fn decode<'a>(_: At, _: &[u8], tail: &mut Tail<'a>) -> Result<Data<'a>, Located> {
+        Ok(Data(core::mem::take(&mut tail.rest)))
+    }
+    #[inline(always)]
+    fn tail_len(value: Data<'_>) -> usize {
+        value.0.len()
+    }
+    #[inline(always)]
+    fn encode(value: Data<'_>, _: &mut [u8], tail: &mut TailWriter<'_>) {
+        tail.put(value.0);
+    }
+}
+
+/// A u32 length in the slot, and as many bytes in the tail.
+pub(crate) struct Counted;
+
+impl Field for Counted {
+    type Value<'a> = Data<'a>;
+    const SLOT: usize = 4;
+    #[inline(always)]
+    fn decode<'a>(at: At, slot: &[u8], tail: &mut Tail<'a>) -> Result<Data<'a>, Located> {
+        tail.take(index(u32::read(slot))).map(Data).map_err(|fault| at.fault(fault))
+    }
+    #[inline(always)]
+    fn tail_len(value: Data<'_>) -> usize {
+        value.0.len()
+    }
+    #[inline(always)]
+    fn encode(value: Data<'_>, slot: &mut [u8], tail: &mut TailWriter<'_>) {
+        slot_len(value.0.len()).write(slot);
+        tail.put(value.0);
+    }
+}
+
+/// Whether one NUL follows, which a sender may leave out.
+pub(crate) struct OptionalNul;
+
+impl Field for OptionalNul {
+    type Value<'a> = bool;
+    const SLOT: usize = 0;
+    #[inline(always)]
+    fn decode<'a>(_: At, _: &[u8], tail: &mut Tail<'a>) -> Result<bool, Located> {
+        let terminated = tail.rest == [0];
+        if terminated {
+            tail.rest = &[];
+        }
+        Ok(terminated)
+    }
+    #[inline(always)]
+    fn tail_len(value: bool) -> usize {
+        usize::from(value)
+    }
+    #[inline(always)]
+    fn encode(value: bool, _: &mut [u8], tail: &mut TailWriter<'_>) {
+        if value {
+            tail.put(&[0]);
+        }
+    }
+}
+
+/// A count in the slot, of type `Count`, and as many items in the tail.
+pub(crate) struct Items<Count, T>(PhantomData<(Count, T)>);
+
+/// The count of a list: how many items it can announce.
+pub(crate) trait Count: Scalar {
+    const MOST: usize;
+    fn to_usize(self) -> usize;
+    fn from_usize(count: usize) -> Self;
+}
+
+impl Count for u8 {
+    const MOST: usize = 255;
+    fn to_usize(self) -> usize {
+        usize::from(self)
+    }
+    fn from_usize(count: usize) -> Self {
+        Self::try_from(count).unwrap_or(Self::MAX)
+    }
+}
+
+impl Count for u32 {
+    const MOST: usize = usize::MAX;
+    fn to_usize(self) -> usize {
+        index(self)
+    }
+    fn from_usize(count: usize) -> Self {
+        slot_len(count)
+    }
+}
+
+impl<C: Count, T: ListItem + 'static> Field for Items<C, T> {
+    type Value<'a> = List<'a, T>;
+    const SLOT: usize = C::SIZE;
+    #[inline(always)]
+    fn decode<'a>(at: At, slot: &[u8], tail: &mut Tail<'a>) -> Result<List<'a, T>, Located> {
+        let length = C::read(slot).to_usize().saturating_mul(size_of::<T::Wire>());
+        let bytes = tail.take(length).map_err(|fault| at.fault(fault))?;
+        Ok(List { items: T::split(bytes) })
+    }
+    #[inline(always)]
+    fn tail_len(value: List<'_, T>) -> usize {
+        value.items.len().min(C::MOST).saturating_mul(size_of::<T::Wire>())
+    }
+    #[inline(always)]
+    fn encode(value: List<'_, T>, slot: &mut [u8], tail: &mut TailWriter<'_>) {
+        let items = value.items.get(..C::MOST).unwrap_or(value.items);
+        C::from_usize(items.len()).write(slot);
+        tail.put(T::join(items));
+    }
+}
+
+/// A string that must be present: size and offset in the slot, the bytes and a NUL in the tail.
+pub(crate) struct TextAt;
+
+impl Field for TextAt {
+    type Value<'a> = Text<'a>;
+    const SLOT: usize = 8;
+    const BY_OFFSET: bool = true;
+    #[inline(always)]
+    fn decode<'a>(at: At, slot: &[u8], tail: &mut Tail<'a>) -> Result<Text<'a>, Located> {
+        match OptionalTextAt::decode(at, slot, tail) {
+            Ok(Some(text)) => Ok(text),
+            Ok(None) => Err(at.fault(Fault::Missing)),
+            Err(located) => Err(located),
+        }
+    }
+    #[inline(always)]
+    fn tail_len(value: Text<'_>) -> usize {
+        OptionalTextAt::tail_len(Some(value))
+    }
+    #[inline(always)]
+    fn encode(value: Text<'_>, slot: &mut [u8], tail: &mut TailWriter<'_>) {
+        OptionalTextAt::encode(Some(value), slot, tail);
+    }
+}
+
+/// A string that may be absent: offset and size are 0 then.
+pub(crate) struct OptionalTextAt;
+
+impl Field for OptionalTextAt {
+    type Value<'a> = Option<Text<'a>>;
+    const SLOT: usize = 8;
+    const BY_OFFSET: bool = true;
+    #[inline(always)]
+    fn decode<'a>(at: At, slot: &[u8], tail: &mut Tail<'a>) -> Result<Option<Text<'a>>, Located> {
+        let size = index(u32::read(slot));
+        let offset = index(u32::read(slot.get(4..).unwrap_or_default()));
+        if offset == 0 {
+            return if size == 0 { Ok(None) } else { Err(at.fault(Fault::SizeWithoutOffset)) };
+        }
+        if size == 0 {
+            return Err(at.fault(Fault::Missing));
+        }
+        // The tail of a message with strings by offset is never consumed in order, so it begins where the fixed part ends.
+        if offset < tail.offset() {
+            return Err(at.fault(Fault::OffsetInFixedPart));
+        }
+        let Some(Ok((_, string))) = tail.body.get(offset..).map(take(size)) else {
+            return Err(at.fault(Fault::OutOfBounds));
+        };
+        let Some((0, bytes)) = string.split_last() else {
+            return Err(At { offset, ..at }.fault(Fault::NotTerminated));
+        };
+        Text::check(bytes).map(Some).map_err(|fault| At { offset, ..at }.fault(fault))
+    }
+    #[inline(always)]
+    fn tail_len(value: Option<Text<'_>>) -> usize {
+        value.map_or(0, |text| text.0.len().saturating_add(1))
+    }
+    #[inline(always)]
+    fn encode(value: Option<Text<'_>>, slot: &mut [u8], tail: &mut TailWriter<'_>) {
+        let (size, offset) = match value {
+            Some(text) => {
+                let offset = tail.put(text.0);
+                tail.put(&[0]);
+                (text.0.len().saturating_add(1), offset)
+            }
+            None => (0, 0),
+        };
+        slot_len(size).write(slot);
+        slot_len(offset).write(slot.get_mut(4..).unwrap_or_default());
+    }
+}
+
+/// INVARIANT: bodies are bounded by `MAX_BODY`, so every length and offset in one fits.
+#[inline(always)]
+fn slot_len(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
+}

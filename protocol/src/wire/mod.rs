@@ -1,0 +1,195 @@
+//! How bytes become values: scalars, strings by offset, counted lists, and the macros that declare a message once.
+//!
+//! A message body is a fixed part, in which every field has a slot of constant size, and a tail, where the bytes lie that a
+//! slot announces. One step takes the whole fixed part; the slots are then read at constant offsets.
+
+mod declare;
+mod fields;
+
+pub use fields::{Data, List, ListItem, Text};
+
+pub(crate) use declare::{flags, messages, newtype_field, open_enum, wire_struct};
+pub(crate) use fields::{Counted, Items, OptionalNul, OptionalTextAt, Rest, TextAt};
+
+use crate::error::{DecodeError, EncodeError, Fault};
+use crate::limits;
+
+/// A nom parser's result over bytes. nom stays behind this alias: it is not part of the public API.
+pub(crate) type Parsed<'a, T> = nom::IResult<&'a [u8], T, Fault>;
+
+/// Takes the fixed part in one step.
+#[inline(always)]
+pub(crate) fn fixed<const SIZE: usize>(input: &[u8]) -> Parsed<'_, &[u8; SIZE]> {
+    match input.split_first_chunk::<SIZE>() {
+        Some((fixed, rest)) => Ok((rest, fixed)),
+        None => Err(nom::Err::Error(Fault::Truncated)),
+    }
+}
+
+/// Takes `length` bytes that must be there.
+#[inline(always)]
+pub(crate) fn take(length: usize) -> impl Fn(&[u8]) -> Parsed<'_, &[u8]> {
+    move |input| match input.split_at_checked(length) {
+        Some((taken, rest)) => Ok((rest, taken)),
+        None => Err(nom::Err::Error(Fault::OutOfBounds)),
+    }
+}
+
+/// A number from the wire as a length, count or offset in memory.
+#[inline(always)]
+pub(crate) fn index(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+/// Where a field stands, for the error that it may give.
+#[derive(Clone, Copy)]
+pub(crate) struct At {
+    pub(crate) field: &'static str,
+    /// Bytes from the start of the body.
+    pub(crate) offset: usize,
+}
+
+/// A fault, and where. [`DecodeError`] adds the message.
+pub(crate) struct Located {
+    pub(crate) at: At,
+    pub(crate) fault: Fault,
+}
+
+impl At {
+    #[inline(always)]
+    pub(crate) fn fault(self, fault: Fault) -> Located {
+        Located { at: self, fault }
+    }
+}
+
+impl Located {
+    #[cold]
+    pub(crate) fn in_message(self, message: &'static str) -> DecodeError {
+        let offset = u32::try_from(self.at.offset).unwrap_or(u32::MAX);
+        DecodeError { message, field: self.at.field, offset, fault: self.fault }
+    }
+}
+
+/// The bytes behind the fixed part.
+pub(crate) struct Tail<'a> {
+    /// The whole body: what a string's offset counts in.
+    pub(crate) body: &'a [u8],
+    /// What no field has taken so far.
+    pub(crate) rest: &'a [u8],
+}
+
+impl<'a> Tail<'a> {
+    /// Where the tail's untaken bytes begin in the body.
+    #[inline(always)]
+    pub(crate) fn offset(&self) -> usize {
+        self.body.len().saturating_sub(self.rest.len())
+    }
+
+    /// Takes the next bytes of the tail.
+    #[inline(always)]
+    pub(crate) fn take(&mut self, length: usize) -> Result<&'a [u8], Fault> {
+        match take(length)(self.rest) {
+            Ok((rest, taken)) => {
+                self.rest = rest;
+                Ok(taken)
+            }
+            Err(_) => Err(Fault::OutOfBounds),
+        }
+    }
+}
+
+/// Writes the bytes behind the fixed part.
+pub(crate) struct TailWriter<'a> {
+    /// Where the next byte lies in the body.
+    offset: usize,
+    rest: &'a mut [u8],
+}
+
+impl<'a> TailWriter<'a> {
+    /// Appends bytes and returns where in the body they lie.
+    ///
+    /// INVARIANT: the buffer was sized by the same fields' `tail_len`, so the bytes fit.
+    #[inline(always)]
+    pub(crate) fn put(&mut self, bytes: &[u8]) -> usize {
+        let at = self.offset;
+        if let Some((place, rest)) = core::mem::take(&mut self.rest).split_at_mut_checked(bytes.len()) {
+            place.copy_from_slice(bytes);
+            self.rest = rest;
+            self.offset = at.saturating_add(bytes.len());
+        }
+        at
+    }
+}
+
+/// How one field lies on the wire: a slot in the fixed part, and perhaps bytes in the tail.
+///
+/// Implemented by scalars for themselves, by the kinds in `fields`, and by every struct that `wire_struct!` declares.
+pub(crate) trait Field {
+    /// What the field's bytes mean.
+    type Value<'a>: Copy;
+    /// Bytes in the fixed part.
+    const SLOT: usize;
+    /// Whether the tail is reached by offset, so that it may hold bytes that belong to nothing.
+    const BY_OFFSET: bool = false;
+
+    /// Reads the value. INVARIANT: `slot` has [`Self::SLOT`] bytes.
+    fn decode<'a>(at: At, slot: &[u8], tail: &mut Tail<'a>) -> Result<Self::Value<'a>, Located>;
+
+    /// Bytes in the tail.
+    fn tail_len(value: Self::Value<'_>) -> usize;
+
+    /// Writes the value.
+    fn encode(value: Self::Value<'_>, slot: &mut [u8], tail: &mut TailWriter<'_>);
+
+    /// The first field whose slot ends beyond `length` bytes of body.
+    fn first_cut(at: At, length: usize) -> Option<At> {
+        (at.offset.saturating_add(Self::SLOT) > length).then_some(at)
+    }
+}
+
+/// Decodes a whole body. `SLOT` must be `F::SLOT`; it is a parameter because an associated constant cannot size an array.
+#[inline(always)]
+pub(crate) fn decode_body<'a, F: Field, const SLOT: usize>(
+    message: &'static str,
+    body: &'a [u8],
+) -> Result<F::Value<'a>, DecodeError> {
+    const { assert!(F::SLOT == SLOT) };
+    let Ok((rest, slots)) = fixed::<SLOT>(body) else { return Err(truncated::<F>(message, body.len())) };
+    let mut tail = Tail { body, rest };
+    match F::decode(At { field: "", offset: 0 }, slots, &mut tail) {
+        Ok(_) if !F::BY_OFFSET && !tail.rest.is_empty() => Err(trailing(message, &tail)),
+        Ok(value) => Ok(value),
+        Err(located) => Err(located.in_message(message)),
+    }
+}
+
+/// Checks that a message without fields has no body.
+#[inline(always)]
+pub(crate) fn decode_empty(message: &'static str, body: &[u8]) -> Result<(), DecodeError> {
+    if body.is_empty() { Ok(()) } else { Err(trailing(message, &Tail { body, rest: body })) }
+}
+
+#[cold]
+fn truncated<F: Field>(message: &'static str, length: usize) -> DecodeError {
+    let start = At { field: "", offset: 0 };
+    F::first_cut(start, length).unwrap_or(start).fault(Fault::Truncated).in_message(message)
+}
+
+#[cold]
+fn trailing(message: &'static str, tail: &Tail<'_>) -> DecodeError {
+    At { field: "end", offset: tail.offset() }.fault(Fault::TrailingBytes).in_message(message)
+}
+
+/// Encodes a whole body into the front of `out` and returns its length.
+#[inline(always)]
+pub(crate) fn encode_body<F: Field>(value: F::Value<'_>, out: &mut [u8]) -> Result<usize, EncodeError> {
+    let needed = F::SLOT.saturating_add(F::tail_len(value));
+    if needed > index(limits::MAX_BODY) {
+        return Err(EncodeError::TooLong);
+    }
+    let Some((slots, tail)) = out.get_mut(..needed).and_then(|out| out.split_at_mut_checked(F::SLOT)) else {
+        return Err(EncodeError::BufferTooSmall { needed });
+    };
+    F::encode(value, slots, &mut TailWriter { offset: F::SLOT, rest: tail });
+    Ok(needed)
+}
