@@ -1,0 +1,1 @@
+//! Holds nothing: the benchmarks are the package's bench targets.
