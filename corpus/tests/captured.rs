@@ -84,6 +84,7 @@ fn connections_and_bytes_are_as_many_as_tshark_finds() {
     let expected = [
         ("agent_seamless.pcap.gz", vec![(16131, 4), (16132, 4)], 2_058, 265_952),
         ("cancel_seamless.pcap.gz", vec![(15931, 4), (15932, 4)], 1_644, 266_713),
+        ("full_headers_nack.pcap.gz", vec![(43281, 4), (42769, 4)], 2_256, 283_881),
         ("seamless.full.pcap.gz", vec![(15931, 8), (15932, 8)], 3_833, 284_512),
         ("seamless.pcap.gz", vec![(15931, 4), (15932, 4)], 2_025, 281_884),
         ("semi.pcap.gz", vec![(15931, 4), (15932, 4)], 1_850, 283_032),
