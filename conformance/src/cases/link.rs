@@ -1,0 +1,334 @@
+//! The link stage.
+
+use std::time::Duration;
+
+use spice_migration::{
+    ChannelType,
+    caps::CommonCapability,
+    limits,
+    link::{AuthMechanism, LINK_MESSAGE_LEN, LinkError, LinkHeader, PUBLIC_KEY_LEN},
+    message::ChannelId,
+};
+
+use super::cases;
+use crate::{
+    case::{Context, OrFail, Stop, Verdict, check},
+    context::{MAIN, Place, Setup},
+    peer::{
+        client::{Client, LinkRequest, RawLink},
+        ticket,
+    },
+};
+
+cases! {
+    "link/magic/refused" ["L1.1"] Must
+        "A link header with a wrong magic is refused with INVALID_MAGIC"
+        sends "a link header whose magic is `XEDQ`, and a link message"
+        expects "a whole link reply with INVALID_MAGIC, then the end of the connection"
+        => wrong_magic;
+    "link/magic/at-once" ["L1.2"] Must
+        "The magic is checked as soon as its four bytes are there"
+        sends "the four bytes `XEDQ` and nothing more"
+        expects "a link reply"
+        => wrong_magic_alone;
+    "link/version/major" ["L2.1"] Must
+        "Another major version is refused with VERSION_MISMATCH"
+        sends "a link header of version 3.2, and a link message"
+        expects "a link reply with VERSION_MISMATCH, then the end of the connection"
+        => other_major;
+    "link/version/minor" ["L2.2"] Must
+        "The minor version is not checked"
+        sends "a link header of version 2.99, and a link message"
+        expects "a link reply with OK"
+        => other_minor;
+    "link/size/small" ["L3.1"] Must
+        "A link message too small for its fixed part is refused with INVALID_DATA"
+        sends "a link header that announces 17 bytes, and as many"
+        expects "a link reply with INVALID_DATA, then the end of the connection"
+        => small_size;
+    "link/size/large" ["L3.2"] Must
+        "A link message of more than 4096 bytes is refused with INVALID_DATA"
+        sends "a link header that announces 4097 bytes"
+        expects "a link reply with INVALID_DATA, then the end of the connection"
+        => large_size;
+    "link/capabilities/too-many" ["L3.3"] Must
+        "More than 1024 capability words are refused with INVALID_DATA"
+        sends "a link message with num_common_caps = 1025"
+        expects "a link reply with INVALID_DATA, then the end of the connection"
+        => too_many_words;
+    "link/capabilities/outside" ["L3.4"] Must
+        "Capability words that lie outside the message are refused with INVALID_DATA"
+        sends "a link message with two words and num_channel_caps = 2"
+        expects "a link reply with INVALID_DATA, then the end of the connection"
+        => words_outside;
+    "link/reply/public-key" ["L8.1"] Must
+        "The link reply carries a 1024-bit RSA key of 162 bytes"
+        sends "a link message for the main channel"
+        expects "a link reply whose key is the DER form of an RSA key that a ticket can be encrypted to"
+        => public_key;
+    "link/mechanism/not-selected" ["L5.4"] Must
+        "A client without AUTH_SELECTION sends its ticket at once"
+        sends "a link message without AUTH_SELECTION, and after the reply the ticket"
+        expects "link result OK"
+        => mechanism_not_selected;
+    "link/mechanism/unknown" ["L5.3"] Must
+        "An unknown mechanism is refused with a second link reply"
+        sends "mechanism 77 after the link reply"
+        expects "a link reply with INVALID_DATA, then the end of the connection"
+        => unknown_mechanism;
+    "link/ticket/right" ["L5.2"] Must
+        "The right ticket is accepted"
+        sends "the password that the host was started with"
+        expects "link result OK"
+        => right_ticket;
+    "link/ticket/wrong" ["L5.1"] Must
+        "A wrong ticket is refused with PERMISSION_DENIED"
+        sends "another password than the one that the host was started with"
+        expects "link result PERMISSION_DENIED, then the end of the connection"
+        => wrong_ticket;
+    "link/connection-id/unknown" ["L6.1"] Must
+        "A child channel of a session that does not exist is refused"
+        sends "beside a session, a link of an inputs channel with another connection id"
+        expects "link result BAD_CONNECTION_ID"
+        => unknown_connection_id;
+    "link/connection-id/before-main" ["L6.1"] Must
+        "A child channel before any main channel is refused"
+        sends "a link of an inputs channel to a server that has no client"
+        expects "link result BAD_CONNECTION_ID"
+        => child_before_main;
+    "link/channel/unknown" ["L6.2"] Should
+        "A channel that does not exist is refused with CHANNEL_NOT_AVAILABLE"
+        sends "within a session, a link of a channel of type 99"
+        expects "CHANNEL_NOT_AVAILABLE, in a link reply or as link result"
+        => unknown_channel;
+    "link/main/replaces" ["L7.1"] Must
+        "A new main link replaces the connected client"
+        sends "a second main link with connection id 0 beside a session"
+        expects "link result OK for the second, the end of the connection for the first"
+        => second_client;
+    "link/segments/single-bytes" ["L9.1"] Must
+        "The link stage may arrive in any segments"
+        sends "link header, link message, mechanism and ticket, each byte in a segment of its own"
+        expects "a link reply with OK and link result OK"
+        => single_bytes;
+}
+
+async fn wrong_magic(context: &mut Context) -> Verdict {
+    let (client, mut link) = open(context, Setup::default()).await?;
+    let mut bytes = client.request(0, MAIN).to_bytes();
+    bytes[0] = b'X';
+    link.send("link message with magic XEDQ", &bytes).await?;
+    refused(&mut link, "L1.1", LinkError::INVALID_MAGIC).await
+}
+
+async fn wrong_magic_alone(context: &mut Context) -> Verdict {
+    let (_, mut link) = open(context, Setup::default()).await?;
+    link.send("magic XEDQ", b"XEDQ").await?;
+    link.reply().await.or_fail("L1.2")?;
+    Ok(())
+}
+
+async fn other_major(context: &mut Context) -> Verdict {
+    let (client, mut link) = open(context, Setup::default()).await?;
+    let bytes = with_number(client.request(0, MAIN).to_bytes(), MAJOR, 3);
+    link.send("link message of version 3.2", &bytes).await?;
+    refused(&mut link, "L2.1", LinkError::VERSION_MISMATCH).await
+}
+
+async fn other_minor(context: &mut Context) -> Verdict {
+    let (client, mut link) = open(context, Setup::default()).await?;
+    let bytes = with_number(client.request(0, MAIN).to_bytes(), MINOR, 99);
+    link.send("link message of version 2.99", &bytes).await?;
+    accepted(&mut link, "L2.2").await
+}
+
+async fn small_size(context: &mut Context) -> Verdict {
+    let (_, mut link) = open(context, Setup::default()).await?;
+    let bytes = [LinkHeader::new(17).encode().as_slice(), &[0; LINK_MESSAGE_LEN - 1]].concat();
+    link.send("link message of 17 bytes", &bytes).await?;
+    refused(&mut link, "L3.1", LinkError::INVALID_DATA).await
+}
+
+async fn large_size(context: &mut Context) -> Verdict {
+    let (_, mut link) = open(context, Setup::default()).await?;
+    let header = LinkHeader::new(limits::MAX_LINK_BODY + 1).encode();
+    link.send("link header that announces 4097 bytes", &header).await?;
+    refused(&mut link, "L3.2", LinkError::INVALID_DATA).await
+}
+
+async fn too_many_words(context: &mut Context) -> Verdict {
+    let (client, mut link) = open(context, Setup::default()).await?;
+    let bytes = with_number(client.request(0, MAIN).to_bytes(), NUM_COMMON_CAPS, limits::MAX_CAPABILITY_WORDS + 1);
+    link.send("link message with 1025 common words", &bytes).await?;
+    refused(&mut link, "L3.3", LinkError::INVALID_DATA).await
+}
+
+async fn words_outside(context: &mut Context) -> Verdict {
+    let (client, mut link) = open(context, Setup::default()).await?;
+    let bytes = with_number(client.request(0, MAIN).to_bytes(), NUM_CHANNEL_CAPS, 2);
+    link.send("link message with one word and num_channel_caps = 2", &bytes).await?;
+    refused(&mut link, "L3.4", LinkError::INVALID_DATA).await
+}
+
+async fn public_key(context: &mut Context) -> Verdict {
+    let (client, mut link) = open(context, Setup::default()).await?;
+    link.request(&client.request(0, MAIN)).await?;
+    let reply = link.reply().await?;
+    let expected = format!("the DER form of a 1024-bit RSA key in {PUBLIC_KEY_LEN} bytes");
+    let key = ticket::encrypt(&reply.public_key, "").map_err(|error| link.unexpected(expected, error.to_string()));
+    key.or_fail("L8.1")?;
+    Ok(())
+}
+
+async fn mechanism_not_selected(context: &mut Context) -> Verdict {
+    context.start_source(Setup::default()).await?;
+    let client = context.client().with_common(&[CommonCapability::AUTH_SPICE, CommonCapability::MINI_HEADER]);
+    let mut link = client.open(Place::Source.name(), MAIN, context.host(Place::Source).spice()).await?;
+    let result = authenticated(&client, &mut link, client.request(0, MAIN)).await?.or_fail("L5.4")?;
+    result_is(&link, "L5.4", result, LinkError::OK)
+}
+
+async fn unknown_mechanism(context: &mut Context) -> Verdict {
+    let (client, mut link) = open(context, Setup::default()).await?;
+    link.request(&client.request(0, MAIN)).await?;
+    let reply = link.reply().await?;
+    if !reply.has_common(CommonCapability::AUTH_SELECTION) {
+        return Err(Stop::NotApplicable("the server lacks the capability auth-selection".to_owned()));
+    }
+    link.send("mechanism 77", &AuthMechanism(77).0.to_le_bytes()).await?;
+    refused(&mut link, "L5.3", LinkError::INVALID_DATA).await
+}
+
+async fn right_ticket(context: &mut Context) -> Verdict {
+    let (client, mut link) = open(context, Setup { password: true, ..Setup::default() }).await?;
+    let result = authenticated(&client, &mut link, client.request(0, MAIN)).await?.or_fail("L5.2")?;
+    result_is(&link, "L5.2", result, LinkError::OK)
+}
+
+async fn wrong_ticket(context: &mut Context) -> Verdict {
+    let (client, mut link) = open(context, Setup { password: true, ..Setup::default() }).await?;
+    let client = client.with_password("not the secret");
+    let result = authenticated(&client, &mut link, client.request(0, MAIN)).await?.or_fail("L5.1")?;
+    result_is(&link, "L5.1", result, LinkError::PERMISSION_DENIED)?;
+    link.closed().await.or_fail("L5.1")?;
+    Ok(())
+}
+
+async fn unknown_connection_id(context: &mut Context) -> Verdict {
+    context.start_source(Setup::default()).await?;
+    let client = context.client();
+    let session = context.connect_main(&client, Place::Source).await?;
+    bad_connection_id(context, &client, session.id ^ 1).await
+}
+
+async fn child_before_main(context: &mut Context) -> Verdict {
+    context.start_source(Setup::default()).await?;
+    let client = context.client();
+    bad_connection_id(context, &client, 0x1234).await
+}
+
+async fn unknown_channel(context: &mut Context) -> Verdict {
+    context.start_source(Setup::default()).await?;
+    let client = context.client();
+    let session = context.connect_main(&client, Place::Source).await?;
+    let unknown = ChannelId { channel_type: ChannelType(99), id: 0 };
+    let mut link = client.open(Place::Source.name(), unknown, context.host(Place::Source).spice()).await?;
+    let request = client.request(session.id, unknown);
+    link.request(&request).await?;
+    let reply = link.reply().await.or_fail("L6.2")?;
+    let error = if reply.error == LinkError::OK {
+        link.authenticate(&request, &reply, &client.password).await?;
+        link.result().await.or_fail("L6.2")?
+    } else {
+        reply.error
+    };
+    result_is(&link, "L6.2", error, LinkError::CHANNEL_NOT_AVAILABLE)
+}
+
+async fn second_client(context: &mut Context) -> Verdict {
+    context.start_source(Setup::default()).await?;
+    let client = context.client();
+    let mut first = context.connect_main(&client, Place::Source).await?;
+    let address = context.host(Place::Source).spice();
+    client.link("source/second", address, 0, MAIN).await.or_fail("L7.1")?;
+    first.main.closed_within(context.patience()).await.or_fail("L7.1")?;
+    Ok(())
+}
+
+async fn single_bytes(context: &mut Context) -> Verdict {
+    let (client, mut link) = open(context, Setup::default()).await?;
+    let request = client.request(0, MAIN);
+    send_singly(&mut link, "link message", &request.to_bytes()).await?;
+    let reply = link.reply().await.or_fail("L9.1")?;
+    let ticket = ticket::encrypt(&reply.public_key, &client.password)
+        .map_err(|error| link.unexpected("a public key for the ticket", error.to_string()))?;
+    let mechanism = AuthMechanism::SPICE.0.to_le_bytes();
+    send_singly(&mut link, "mechanism and ticket", &[mechanism.as_slice(), &ticket].concat()).await?;
+    let result = link.result().await.or_fail("L9.1")?;
+    result_is(&link, "L9.1", result, LinkError::OK)
+}
+
+// Where numbers stand in link header and message.
+const MAJOR: usize = 4;
+const MINOR: usize = 8;
+const NUM_COMMON_CAPS: usize = 22;
+const NUM_CHANNEL_CAPS: usize = 26;
+
+fn with_number(mut bytes: Vec<u8>, at: usize, number: u32) -> Vec<u8> {
+    bytes[at..at + 4].copy_from_slice(&number.to_le_bytes());
+    bytes
+}
+
+/// A source alone, and a connection to it.
+async fn open(context: &mut Context, setup: Setup) -> Result<(Client, RawLink), Stop> {
+    context.start_source(setup).await?;
+    let client = context.client();
+    let link = client.open(Place::Source.name(), MAIN, context.host(Place::Source).spice()).await?;
+    Ok((client, link))
+}
+
+async fn refused(link: &mut RawLink, requirement: &'static str, error: LinkError) -> Verdict {
+    let reply = link.reply().await.or_fail(requirement)?;
+    let expected = format!("a link reply with {error}");
+    check(reply.error == error, requirement, link.name(), expected, format_args!("a link reply with {}", reply.error))?;
+    link.closed().await.or_fail(requirement)?;
+    Ok(())
+}
+
+async fn accepted(link: &mut RawLink, requirement: &'static str) -> Verdict {
+    let reply = link.reply().await.or_fail(requirement)?;
+    let got = format!("a link reply with {}", reply.error);
+    check(reply.error == LinkError::OK, requirement, link.name(), "a link reply with OK", got)
+}
+
+/// Goes through the link stage up to the link result, which the caller judges.
+async fn authenticated(
+    client: &Client,
+    link: &mut RawLink,
+    request: LinkRequest,
+) -> Result<Result<LinkError, crate::case::Unexpected>, Stop> {
+    link.request(&request).await?;
+    let reply = link.reply().await?;
+    link.authenticate(&request, &reply, &client.password).await?;
+    Ok(link.result().await)
+}
+
+fn result_is(link: &RawLink, requirement: &'static str, result: LinkError, expected: LinkError) -> Verdict {
+    check(result == expected, requirement, link.name(), expected, result)
+}
+
+async fn bad_connection_id(context: &mut Context, client: &Client, connection_id: u32) -> Verdict {
+    let inputs = ChannelId { channel_type: ChannelType::INPUTS, id: 0 };
+    let mut link = client.open(Place::Source.name(), inputs, context.host(Place::Source).spice()).await?;
+    let result = authenticated(client, &mut link, client.request(connection_id, inputs)).await?.or_fail("L6.1")?;
+    result_is(&link, "L6.1", result, LinkError::BAD_CONNECTION_ID)
+}
+
+async fn send_singly(link: &mut RawLink, what: &str, bytes: &[u8]) -> Verdict {
+    for (index, byte) in bytes.iter().enumerate() {
+        link.send(&format!("byte {} of {what}", index + 1), &[*byte]).await?;
+        // Lets the peer see each byte alone; no verdict hangs on it.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    Ok(())
+}

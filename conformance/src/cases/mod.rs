@@ -1,0 +1,68 @@
+//! The cases, one file per group.
+//!
+//! A step that only leads up to what a case is about ends in `?`: when it goes wrong the case is inconclusive, and the case that
+//! is about that step fails. What a case is about ends in `.or_fail(requirement)?` or goes through [`check`].
+
+mod cancel;
+mod link;
+mod main;
+mod seamless;
+mod semi_seamless;
+mod switch_host;
+
+use crate::{
+    case::{Case, Verdict, check},
+    peer::client::{Channel, Received, Session},
+};
+
+/// All cases, in the order in which they are listed.
+pub fn all() -> impl Iterator<Item = &'static Case> {
+    [link::CASES, main::CASES, semi_seamless::CASES, seamless::CASES, switch_host::CASES, cancel::CASES]
+        .into_iter()
+        .flatten()
+}
+
+/// Declares the cases of a group: slug, requirements, level, title, what is sent, what is expected, function.
+macro_rules! cases {
+    ($(
+        $id:literal [$($requirement:literal),+] $level:ident
+        $title:literal
+        sends $sent:literal
+        expects $expected:literal
+        => $function:path;
+    )*) => {
+        pub(super) const CASES: &[crate::case::Case] = &[$(
+            crate::case::Case {
+                id: $id,
+                title: $title,
+                requirements: &[$($requirement),+],
+                level: crate::case::Level::$level,
+                sent: $sent,
+                expected: $expected,
+                run: |context| Box::pin($function(context)),
+            },
+        )*];
+    };
+}
+use cases;
+
+/// Fails the case if there is a message that should not be.
+fn check_absent(
+    found: Option<&Received>,
+    requirement: &'static str,
+    channel: &Channel,
+    expected: &'static str,
+) -> Verdict {
+    let got = found.map(Received::name).unwrap_or_default();
+    check(found.is_none(), requirement, &channel.name, expected, got)
+}
+
+/// Fails the case if a channel of the session has ended.
+fn check_open(session: &mut Session, requirement: &'static str) -> Verdict {
+    for channel in session.channels() {
+        let ended = channel.has_ended();
+        let got = ended.map(|closed| closed.to_string()).unwrap_or_default();
+        check(ended.is_none(), requirement, &channel.name, "an open channel", got)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,400 @@
+//! Seamless migration: each channel's state is carried over, and nothing is lost.
+
+use spice_migration::{
+    ChannelType, ClientMessage, Data, ServerMessage,
+    caps::MainCapability,
+    message::{MigrateFlags, client},
+};
+
+use super::{
+    cases, check_absent, check_open,
+    semi_seamless::{sequence_is, violates_r1},
+};
+use crate::{
+    case::{Context, OrFail, Stop, Verdict, check},
+    context::{Place, Prepared, Setup, migrate_data, migrate_flags, relay, seamless_version, told_destination},
+    peer::client::{Session, is, until},
+    subject::HostEvent,
+};
+
+cases! {
+    "seamless/begin/chosen" ["S1.1"] Must
+        "A client with every capability is told to begin with MIGRATE_BEGIN_SEAMLESS"
+        sends "a session of such a client; the host, which allows seamless migration, announces a target"
+        expects "MIGRATE_BEGIN_SEAMLESS"
+        => begin_seamless;
+    "seamless/begin/without-semi" ["S1.1"] Must
+        "Seamless migration does not need SEMI_SEAMLESS_MIGRATE"
+        sends "a session of a client with AGENT_CONNECTED_TOKENS and SEAMLESS_MIGRATE alone; the host announces a target"
+        expects "MIGRATE_BEGIN_SEAMLESS"
+        => begin_seamless_without_semi;
+    "seamless/begin/destination" ["S1.4"] Must
+        "MIGRATE_BEGIN_SEAMLESS names the destination that the host gave"
+        sends "the host announces a target"
+        expects "MIGRATE_BEGIN_SEAMLESS with its host name and port, no TLS port, and no subject"
+        => begin_destination;
+    "seamless/begin/version" ["S2"] Must
+        "MIGRATE_BEGIN_SEAMLESS carries migration protocol version 1"
+        sends "the host announces a target"
+        expects "src_mig_version 1"
+        => begin_version;
+    "seamless/target/ack" ["T3.1"] Must
+        "A target agrees to a version that it supports"
+        sends "MIGRATE_DST_DO_SEAMLESS with version 1 on a migrating client's main channel at the target"
+        expects "MIGRATE_DST_SEAMLESS_ACK"
+        => ack;
+    "seamless/target/nack-version" ["T3.2"] Must
+        "A target declines a version that it does not support"
+        sends "MIGRATE_DST_DO_SEAMLESS with version 2^31"
+        expects "MIGRATE_DST_SEAMLESS_NACK"
+        => nack_version;
+    "seamless/target/nack-second" ["T3.3"] Must
+        "A target declines a second request"
+        sends "MIGRATE_DST_DO_SEAMLESS twice"
+        expects "MIGRATE_DST_SEAMLESS_ACK, then MIGRATE_DST_SEAMLESS_NACK"
+        => nack_second;
+    "seamless/source/migrate-everywhere" ["S4.1"] Must
+        "On completion the source sends MIGRATE on every channel"
+        sends "MIGRATE_CONNECTED_SEAMLESS; the VM is migrated"
+        expects "MIGRATE on each channel of the session"
+        => migrate_everywhere;
+    "seamless/source/flags" ["S7"] Must
+        "MIGRATE says for each channel whether to flush and whether data follows"
+        sends "MIGRATE_CONNECTED_SEAMLESS; the VM is migrated"
+        expects "NEED_FLUSH and NEED_DATA_TRANSFER on main, display, inputs, smartcard, usbredir, port and webdav; no flag on cursor, playback and record"
+        => flags;
+    "seamless/source/only-data-follows" ["S8.1"] Must
+        "After MIGRATE only MIGRATE_DATA follows on a channel"
+        sends "a whole seamless migration, at whose end the client closes its sending direction to the source"
+        expects "nothing but MIGRATE_DATA behind MIGRATE, on any channel of the source"
+        => only_data_follows;
+    "seamless/source/data-after-flush" ["S8.2"] Must
+        "MIGRATE_DATA comes only after MIGRATE_FLUSH_MARK"
+        sends "no flush mark on display until the data of main, inputs and others has come; then one"
+        expects "no MIGRATE_DATA on display before the flush mark, and it after"
+        => data_after_flush;
+    "seamless/source/sequence" ["Q1"] Must
+        "The source's main channel brings MIGRATE_BEGIN_SEAMLESS, MIGRATE and MIGRATE_DATA once each, in this order"
+        sends "a whole seamless migration, at whose end the client closes its sending direction to the source"
+        expects "no further message of a migration on the source's main channel"
+        => source_sequence;
+    "seamless/source/completed" ["S9.2"] Must
+        "The host is told when the client has left the source"
+        sends "a whole seamless migration; the client closes its connections to the source"
+        expects "the host's event that the client's migration is complete (QEMU: SPICE_MIGRATE_COMPLETED)"
+        => completion_told;
+    "seamless/data/magic" ["D1"] Must
+        "Each channel's migration data begins with its magic"
+        sends "a seamless migration"
+        expects "MNMD on main, DCMD on display, ICMD on inputs"
+        => data_magic;
+    "seamless/data/version" ["D2"] Must
+        "Each channel's migration data has version 1"
+        sends "a seamless migration"
+        expects "version 1 behind the magic on main, display and inputs"
+        => data_version;
+    "seamless/data/length" ["D3"] Must
+        "Each channel's migration data is whole"
+        sends "a seamless migration"
+        expects "at least 65 bytes on main, at least 88 on display and its surface list within them, 10 on inputs"
+        => data_length;
+    "seamless/target/no-init" ["T3.4"] Must
+        "No INIT follows a seamless migration"
+        sends "a whole seamless migration, then ATTACH_CHANNELS to the target"
+        expects "no INIT before CHANNELS_LIST"
+        => no_init;
+    "seamless/target/multi-media-time" ["T3.5"] Must
+        "The target sends MULTI_MEDIA_TIME after the main channel's data"
+        sends "a seamless migration"
+        expects "MULTI_MEDIA_TIME on the target's main channel"
+        => multi_media_time;
+    "seamless/target/session-works" ["T4"] Must
+        "The session works at the target once all data is delivered"
+        sends "a whole seamless migration, then ATTACH_CHANNELS to the target"
+        expects "CHANNELS_LIST, and every channel open"
+        => session_works;
+    "seamless/target/sequence" ["Q2"] Must
+        "The target sends MIGRATE_DST_SEAMLESS_ACK once"
+        sends "a whole seamless migration, then ATTACH_CHANNELS to the target"
+        expects "one MIGRATE_DST_SEAMLESS_ACK before CHANNELS_LIST"
+        => target_sequence;
+    "seamless/chain/second-migration" ["R1"] Must
+        "A host that took a guest over can hand it on, seamlessly"
+        sends "a whole seamless migration, then another one from the target to a third host with the same client"
+        expects "MIGRATE_BEGIN_SEAMLESS, the data of every channel, and MULTI_MEDIA_TIME at the third host"
+        => chained;
+}
+
+const ALLOWED: Setup = Setup { seamless: true, password: false };
+
+async fn begin_seamless(context: &mut Context) -> Verdict {
+    begins(context, MainCapability::KNOWN).await
+}
+
+async fn begin_seamless_without_semi(context: &mut Context) -> Verdict {
+    begins(context, &[MainCapability::AGENT_CONNECTED_TOKENS, MainCapability::SEAMLESS_MIGRATE]).await
+}
+
+async fn begins(context: &mut Context, capabilities: &[MainCapability]) -> Verdict {
+    let mut session = announced(context, capabilities).await?;
+    until!(session.main, MigrateBeginSeamless).await.or_fail("S1.1")
+}
+
+async fn begin_destination(context: &mut Context) -> Verdict {
+    let mut session = announced(context, MainCapability::KNOWN).await?;
+    let told = session
+        .main
+        .until("MigrateBeginSeamless", |message| match message {
+            ServerMessage::MigrateBeginSeamless(begin) => Some(told_destination(&begin.destination)),
+            _ => None,
+        })
+        .await?;
+    let given = context.given_destination(Place::Target);
+    check(told == given, "S1.4", &session.main.name, format_args!("{given:?}"), format_args!("{told:?}"))
+}
+
+async fn begin_version(context: &mut Context) -> Verdict {
+    let mut session = announced(context, MainCapability::KNOWN).await?;
+    let version = session.main.until("MigrateBeginSeamless", seamless_version).await?;
+    check(version == 1, "S2", &session.main.name, "src_mig_version 1", version)
+}
+
+async fn ack(context: &mut Context) -> Verdict {
+    let mut target = linked_to_target(context).await?;
+    ask(&target, 1);
+    until!(target.main, MigrateDstSeamlessAck).await.or_fail("T3.1")
+}
+
+async fn nack_version(context: &mut Context) -> Verdict {
+    let mut target = linked_to_target(context).await?;
+    ask(&target, 1 << 31);
+    until!(target.main, MigrateDstSeamlessNack).await.or_fail("T3.2")
+}
+
+async fn nack_second(context: &mut Context) -> Verdict {
+    let mut target = linked_to_target(context).await?;
+    ask(&target, 1);
+    until!(target.main, MigrateDstSeamlessAck).await?;
+    ask(&target, 1);
+    until!(target.main, MigrateDstSeamlessNack).await.or_fail("T3.3")
+}
+
+async fn migrate_everywhere(context: &mut Context) -> Verdict {
+    let Prepared { mut source, target: _target } = prepared(context).await?;
+    context.migrate(Place::Source, Place::Target).await?;
+    for channel in source.channels() {
+        channel.until("MIGRATE", migrate_flags).await.or_fail("S4.1")?;
+    }
+    Ok(())
+}
+
+async fn flags(context: &mut Context) -> Verdict {
+    let Prepared { mut source, target: _target } = prepared(context).await?;
+    context.migrate(Place::Source, Place::Target).await?;
+    for channel in source.channels() {
+        let expected = match channel.id.channel_type {
+            ChannelType::CURSOR | ChannelType::PLAYBACK | ChannelType::RECORD => MigrateFlags(0),
+            ChannelType::MAIN
+            | ChannelType::DISPLAY
+            | ChannelType::INPUTS
+            | ChannelType::SMARTCARD
+            | ChannelType::USBREDIR
+            | ChannelType::PORT
+            | ChannelType::WEBDAV => MigrateFlags::NEED_FLUSH.union(MigrateFlags::NEED_DATA_TRANSFER),
+            _ => continue,
+        };
+        let flags = channel.until("MIGRATE", migrate_flags).await?;
+        check(flags == expected, "S7", &channel.name, format_args!("{expected:?}"), format_args!("{flags:?}"))?;
+    }
+    Ok(())
+}
+
+async fn only_data_follows(context: &mut Context) -> Verdict {
+    let Prepared { mut source, mut target } = prepared(context).await?;
+    context.migrate(Place::Source, Place::Target).await?;
+    relay(&mut source, &mut target).await?;
+    for channel in source.channels() {
+        channel.finish();
+        channel.closed_within(context.patience()).await?;
+        let behind = channel.taken.iter().skip_while(|received| !is!(received, Migrate));
+        let other = behind.into_iter().find(|received| !is!(received, Migrate | MigrateData));
+        check_absent(other, "S8.1", channel, "nothing but MIGRATE_DATA behind MIGRATE")?;
+    }
+    Ok(())
+}
+
+async fn data_after_flush(context: &mut Context) -> Verdict {
+    let Prepared { mut source, target: _target } = prepared(context).await?;
+    context.migrate(Place::Source, Place::Target).await?;
+    for channel in source.channels() {
+        let flags = channel.until("MIGRATE", migrate_flags).await?;
+        if channel.id.channel_type != ChannelType::DISPLAY && flags.contains(MigrateFlags::NEED_FLUSH) {
+            channel.send_last(ClientMessage::MigrateFlushMark);
+            channel.until("MIGRATE_DATA", migrate_data).await?;
+        }
+    }
+    // The other channels' data has come since display's MIGRATE.
+    let display = source.child(ChannelType::DISPLAY)?;
+    let early = display.arrived().find(|received| is!(received, MigrateData)).cloned();
+    check_absent(early.as_ref(), "S8.2", display, "no MIGRATE_DATA before MIGRATE_FLUSH_MARK")?;
+    display.send_last(ClientMessage::MigrateFlushMark);
+    display.until("MIGRATE_DATA", migrate_data).await.or_fail("S8.2")?;
+    Ok(())
+}
+
+async fn source_sequence(context: &mut Context) -> Verdict {
+    let Prepared { mut source, mut target } = prepared(context).await?;
+    context.migrate(Place::Source, Place::Target).await?;
+    relay(&mut source, &mut target).await?;
+    source.main.finish();
+    source.main.closed_within(context.patience()).await?;
+    sequence_is(&source, &["SPICE_MSG_MAIN_MIGRATE_BEGIN_SEAMLESS", "SPICE_MSG_MIGRATE", "SPICE_MSG_MIGRATE_DATA"])
+}
+
+async fn completion_told(context: &mut Context) -> Verdict {
+    let prepared = prepared(context).await?;
+    let target = context.finish_seamless(prepared, Place::Source, Place::Target).await?;
+    let patience = context.patience();
+    context.host(Place::Source).wait_for(HostEvent::ClientMigrationCompleted, patience).await.or_fail("S9.2")?;
+    target.close().await;
+    Ok(())
+}
+
+/// Channels whose data is judged, with its magic.
+const DATA: [(ChannelType, &[u8; 4]); 3] =
+    [(ChannelType::MAIN, b"MNMD"), (ChannelType::DISPLAY, b"DCMD"), (ChannelType::INPUTS, b"ICMD")];
+
+async fn data_magic(context: &mut Context) -> Verdict {
+    for (connection, data, magic) in all_data(context).await? {
+        let got = data.get(..4).unwrap_or(&data);
+        let expected = magic.escape_ascii();
+        check(got == magic, "D1", &connection, format_args!("magic {expected}"), got.escape_ascii())?;
+    }
+    Ok(())
+}
+
+async fn data_version(context: &mut Context) -> Verdict {
+    for (connection, data, _) in all_data(context).await? {
+        let version = number(&data, 4);
+        check(version == Some(1), "D2", &connection, "version 1", format_args!("{version:?}"))?;
+    }
+    Ok(())
+}
+
+async fn data_length(context: &mut Context) -> Verdict {
+    for (connection, data, magic) in all_data(context).await? {
+        let length = data.len();
+        let (whole, expected) = match magic {
+            b"MNMD" => (length >= 65, "at least 65 bytes"),
+            b"ICMD" => (length == 10, "10 bytes"),
+            _ => (surfaces_are_inside(&data), "at least 84 bytes, and the surface list within the message"),
+        };
+        check(whole, "D3", &connection, expected, format_args!("{length} bytes: {:?}", Data(&data)))?;
+    }
+    Ok(())
+}
+
+/// Whether display's data is whole and the surfaces that its pointer leads to lie inside. Their ids alone are counted: a lossy
+/// list, whose entries are longer, is not told apart on the wire.
+fn surfaces_are_inside(data: &[u8]) -> bool {
+    const POINTER: usize = 76;
+    let Some(pointer) = number(data, POINTER).map(|pointer| pointer as usize) else { return false };
+    let Some(count) = number(data, pointer).map(|count| count as usize) else { return false };
+    pointer >= POINTER + 4 && count.saturating_mul(4) <= data.len().saturating_sub(pointer + 4)
+}
+
+fn number(data: &[u8], at: usize) -> Option<u32> {
+    data.get(at..).and_then(|data| data.first_chunk()).map(|bytes| u32::from_le_bytes(*bytes))
+}
+
+/// The migration data of main, display and inputs, each with its connection's name and its magic.
+async fn all_data(context: &mut Context) -> Result<Vec<(String, Vec<u8>, &'static [u8; 4])>, Stop> {
+    let Prepared { mut source, target: _target } = prepared(context).await?;
+    context.migrate(Place::Source, Place::Target).await?;
+    let mut all = Vec::new();
+    for channel in source.channels() {
+        let Some((_, magic)) = DATA.iter().find(|(kind, _)| *kind == channel.id.channel_type) else { continue };
+        let flags = channel.until("MIGRATE", migrate_flags).await?;
+        if flags.contains(MigrateFlags::NEED_FLUSH) {
+            channel.send_last(ClientMessage::MigrateFlushMark);
+        }
+        all.push((channel.name.clone(), channel.until("MIGRATE_DATA", migrate_data).await?, *magic));
+    }
+    Ok(all)
+}
+
+async fn no_init(context: &mut Context) -> Verdict {
+    let mut target = relayed(context).await?;
+    target.list_channels_when_migrated().await?;
+    let init = target.main.taken.iter().find(|received| is!(received, Init));
+    check_absent(init, "T3.4", &target.main, "no INIT")
+}
+
+async fn multi_media_time(context: &mut Context) -> Verdict {
+    let mut target = relayed(context).await?;
+    until!(target.main, MultiMediaTime).await.or_fail("T3.5")
+}
+
+async fn session_works(context: &mut Context) -> Verdict {
+    let mut target = relayed(context).await?;
+    target.list_channels_when_migrated().await.or_fail("T4")?;
+    check_open(&mut target, "T4")
+}
+
+async fn target_sequence(context: &mut Context) -> Verdict {
+    let mut target = relayed(context).await?;
+    target.list_channels_when_migrated().await?;
+    let acks = target.main.taken.iter().filter(|received| is!(received, MigrateDstSeamlessAck)).count();
+    check(acks == 1, "Q2", &target.main.name, "one MIGRATE_DST_SEAMLESS_ACK", acks)
+}
+
+async fn chained(context: &mut Context) -> Verdict {
+    let prepared = prepared(context).await?;
+    let mut target = context.finish_seamless(prepared, Place::Source, Place::Target).await?;
+    // A destination that is announced before the first migration is complete is another matter.
+    target.list_channels_when_migrated().await?;
+    context.start(Place::Third, ALLOWED).await?;
+    let client = context.client();
+    let prepared = context.prepare_seamless(&client, target, Place::Target, Place::Third).await.map_err(violates_r1)?;
+    let third = context.finish_seamless(prepared, Place::Target, Place::Third).await.map_err(violates_r1)?;
+    third.close().await;
+    Ok(())
+}
+
+/// Two hosts, a session at the source, and the target announced to it.
+async fn announced(context: &mut Context, capabilities: &[MainCapability]) -> Result<Session, Stop> {
+    context.start_pair(ALLOWED).await?;
+    let client = context.client().with_main(capabilities);
+    let session = context.connect(&client, Place::Source).await?;
+    context.announce(Place::Source, Place::Target).await?;
+    Ok(session)
+}
+
+/// The main channel of a migrating client at the target, silent so far.
+async fn linked_to_target(context: &mut Context) -> Result<Session, Stop> {
+    let source = announced(context, MainCapability::KNOWN).await?;
+    let client = context.client();
+    let address = context.host(Place::Target).spice();
+    Ok(client.connect_migrating(Place::Target.name(), address, &source).await?)
+}
+
+fn ask(target: &Session, src_version: u32) {
+    target.main.send(ClientMessage::MigrateDstDoSeamless(client::MigrateDstDoSeamless { src_version }));
+}
+
+/// Two hosts, and a client that has answered MIGRATE_CONNECTED_SEAMLESS.
+async fn prepared(context: &mut Context) -> Result<Prepared, Stop> {
+    context.start_pair(ALLOWED).await?;
+    let client = context.client();
+    let session = context.connect(&client, Place::Source).await?;
+    context.prepare_seamless(&client, session, Place::Source, Place::Target).await
+}
+
+/// A seamless migration up to where all data is delivered: the session at the target.
+async fn relayed(context: &mut Context) -> Result<Session, Stop> {
+    let Prepared { mut source, mut target } = prepared(context).await?;
+    context.migrate(Place::Source, Place::Target).await?;
+    relay(&mut source, &mut target).await?;
+    source.close().await;
+    Ok(target)
+}

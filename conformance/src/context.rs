@@ -1,0 +1,437 @@
+//! What a case works with: hosts that it starts, clients that it plays, and the liveness of the hosts afterwards.
+
+use std::{io, time::Duration};
+
+use spice_migration::{
+    ClientMessage, ServerMessage,
+    caps::{CapabilityWords, CommonCapability, MainCapability},
+    message::{ChannelId, MigrateFlags, client, server},
+};
+
+use crate::{
+    case::{Context, Migration, Scheme, Stop, Unexpected},
+    peer::client::{Client, Session, until},
+    subject::{Destination, Host, HostEvent, HostOptions, Liveness, StartError, Subject},
+    trace::Trace,
+};
+
+/// The password of hosts that have one.
+pub const PASSWORD: &str = "secret";
+
+/// A host of the case, in the order in which they are started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The guest runs here first.
+    Source,
+    /// It moves here.
+    Target,
+    /// And on to here.
+    Third,
+}
+
+/// What the hosts of a case are started with.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Setup {
+    /// Whether they allow seamless migration.
+    pub seamless: bool,
+    /// Whether they demand [`PASSWORD`].
+    pub password: bool,
+}
+
+/// A client between two hosts: its session runs at the source, and the target has accepted its links.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The session at the source.
+    pub source: Session,
+    /// What will be the session at the target.
+    pub target: Session,
+}
+
+impl Context {
+    /// For one case against a subject.
+    ///
+    /// # Errors
+    /// When no temporary folder can be made.
+    pub fn new(subject: Subject) -> io::Result<Self> {
+        Ok(Self {
+            subject,
+            trace: Trace::new(),
+            hosts: Vec::new(),
+            migrations: Vec::new(),
+            served: false,
+            password: "",
+            directory: tempfile::Builder::new().prefix("spice-").tempdir()?,
+        })
+    }
+
+    /// How long to wait for what should come at once.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        self.subject.patience()
+    }
+
+    /// A client that can do everything and knows the hosts' password.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        Client::new(self.patience(), self.trace.clone()).with_password(self.password)
+    }
+
+    /// Starts a source alone.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn start_source(&mut self, setup: Setup) -> Result<(), StartError> {
+        self.start(Place::Source, setup).await
+    }
+
+    /// Starts a source and a target.
+    ///
+    /// # Errors
+    /// When one does not start.
+    pub async fn start_pair(&mut self, setup: Setup) -> Result<(), StartError> {
+        self.start(Place::Source, setup).await?;
+        self.start(Place::Target, setup).await
+    }
+
+    /// Starts the next host.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn start(&mut self, place: Place, setup: Setup) -> Result<(), StartError> {
+        debug_assert_eq!(self.hosts.len(), place as usize, "hosts are started in order");
+        self.password = if setup.password { PASSWORD } else { "" };
+        let options = HostOptions {
+            name: place.name().to_owned(),
+            seamless: setup.seamless,
+            password: setup.password.then(|| PASSWORD.to_owned()),
+            incoming: place != Place::Source,
+        };
+        let host = self.subject.start(self.directory.path(), &options, &self.trace).await?;
+        self.hosts.push(host);
+        Ok(())
+    }
+
+    /// A host that was started.
+    ///
+    /// # Panics
+    /// When it was not: a bug of the case.
+    pub fn host(&mut self, place: Place) -> &mut Host {
+        &mut self.hosts[place as usize]
+    }
+
+    /// Begins a session with all channels on a host.
+    ///
+    /// # Errors
+    /// When the host's server does not serve it.
+    pub async fn connect(&mut self, client: &Client, place: Place) -> Result<Session, Unexpected> {
+        let address = self.host(place).spice();
+        let session = client.connect(place.name(), address).await?;
+        self.served = true;
+        Ok(session)
+    }
+
+    /// Begins a session with nothing but its main channel on a host.
+    ///
+    /// # Errors
+    /// When the host's server does not serve it.
+    pub async fn connect_main(&mut self, client: &Client, place: Place) -> Result<Session, Unexpected> {
+        let address = self.host(place).spice();
+        let session = client.connect_main(place.name(), address).await?;
+        self.served = true;
+        Ok(session)
+    }
+
+    /// Has a host announce another one to its client.
+    ///
+    /// # Errors
+    /// When the host refuses.
+    pub async fn announce(&mut self, from: Place, to: Place) -> Result<(), Stop> {
+        let destination = self.given_destination(to);
+        Ok(self.host(from).migrate_info(&destination).await?)
+    }
+
+    /// What a host is told when another one is announced.
+    pub fn given_destination(&mut self, to: Place) -> Destination {
+        Destination::plain(self.host(to).spice())
+    }
+
+    /// Starts the VM migration.
+    ///
+    /// # Errors
+    /// When the host refuses.
+    pub async fn migrate(&mut self, from: Place, to: Place) -> Result<(), Stop> {
+        let Ok([source, target]) = self.hosts.get_disjoint_mut([from as usize, to as usize]) else {
+            return Err(Stop::Inconclusive(format!("{} or {} was not started", from.name(), to.name())));
+        };
+        Ok(source.migrate(target).await?)
+    }
+
+    /// Announces the target and brings the client to where the VM may be migrated, semi-seamlessly: linked to the target, and
+    /// the source told so.
+    ///
+    /// # Errors
+    /// When a step does not go as it should.
+    pub async fn prepare_semi_seamless(
+        &mut self,
+        client: &Client,
+        mut source: Session,
+        from: Place,
+        to: Place,
+    ) -> Result<Prepared, Stop> {
+        self.announce(from, to).await?;
+        until!(source.main, MigrateBegin).await?;
+        let address = self.host(to).spice();
+        let mut target = client.connect_migrating(to.name(), address, &source).await?;
+        client.connect_children(to.name(), address, &mut target).await?;
+        source.main.send(ClientMessage::MigrateConnected);
+        // The answer shows that the source has processed the message before.
+        source.list_channels().await?;
+        Ok(Prepared { source, target })
+    }
+
+    /// The same for a seamless migration: the target has also agreed to it.
+    ///
+    /// # Errors
+    /// When a step does not go as it should.
+    pub async fn prepare_seamless(
+        &mut self,
+        client: &Client,
+        mut source: Session,
+        from: Place,
+        to: Place,
+    ) -> Result<Prepared, Stop> {
+        self.announce(from, to).await?;
+        let src_version = source.main.until("MIGRATE_BEGIN_SEAMLESS", seamless_version).await?;
+        let address = self.host(to).spice();
+        let mut target = client.connect_migrating(to.name(), address, &source).await?;
+        target.main.send(ClientMessage::MigrateDstDoSeamless(client::MigrateDstDoSeamless { src_version }));
+        until!(target.main, MigrateDstSeamlessAck).await?;
+        client.connect_children(to.name(), address, &mut target).await?;
+        source.main.send(ClientMessage::MigrateConnectedSeamless);
+        source.list_channels().await?;
+        Ok(Prepared { source, target })
+    }
+
+    /// Migrates the VM and restarts the session at the target.
+    ///
+    /// # Errors
+    /// When a step does not go as it should.
+    pub async fn finish_semi_seamless(&mut self, prepared: Prepared, from: Place, to: Place) -> Result<Session, Stop> {
+        let Prepared { mut source, mut target } = prepared;
+        self.migrate(from, to).await?;
+        until!(source.main, MigrateEnd).await?;
+        target.main.send(ClientMessage::MigrateEnd);
+        until!(target.main, Init).await?;
+        target.start_children().await?;
+        self.note_migration(Scheme::SemiSeamless, &source, &target, from, to).await?;
+        source.close().await;
+        Ok(target)
+    }
+
+    /// Migrates the VM and carries every channel's state over.
+    ///
+    /// # Errors
+    /// When a step does not go as it should.
+    pub async fn finish_seamless(&mut self, prepared: Prepared, from: Place, to: Place) -> Result<Session, Stop> {
+        let Prepared { mut source, mut target } = prepared;
+        self.migrate(from, to).await?;
+        relay(&mut source, &mut target).await?;
+        until!(target.main, MultiMediaTime).await?;
+        self.note_migration(Scheme::Seamless, &source, &target, from, to).await?;
+        source.close().await;
+        Ok(target)
+    }
+
+    /// Adds a migration that has taken place to the record, with its times.
+    ///
+    /// # Errors
+    /// When the hosts did not tell of the guest's stop and resumption.
+    pub async fn note_migration(
+        &mut self,
+        scheme: Scheme,
+        source: &Session,
+        target: &Session,
+        from: Place,
+        to: Place,
+    ) -> Result<(), Stop> {
+        let patience = self.patience();
+        let stopped = self.host(from).wait_for(HostEvent::Stop, patience).await?;
+        let resumed = self.host(to).wait_for(HostEvent::Resume, patience).await?;
+        let first_since_stop = target.first_after(stopped);
+        let client_blackout =
+            source.last().zip(first_since_stop).map(|(last, first)| first.at.saturating_duration_since(last.at));
+        let guest_downtime = Some(resumed.saturating_duration_since(stopped));
+        self.migrations.push(Migration { scheme, client_blackout, guest_downtime });
+        Ok(())
+    }
+
+    /// Adds a migration that did not take place to the record.
+    pub fn note_called_off(&mut self, scheme: Scheme) {
+        self.migrations.push(Migration { scheme, client_blackout: None, guest_downtime: None });
+    }
+
+    /// Ends the target, whose part in the case is over: QEMU's exits by itself when the guest that it waits for does not
+    /// come, and that says nothing about SPICE.
+    pub async fn give_target_up(&mut self) {
+        if self.hosts.len() > Place::Target as usize {
+            self.hosts.remove(Place::Target as usize).stop().await;
+        }
+    }
+
+    /// Asks each host that the case started whether its process lives, its control answers, and it serves a new client.
+    pub async fn liveness(&mut self) -> Vec<(String, Liveness)> {
+        let (patience, client) = (self.patience(), self.client());
+        let mut all = Vec::new();
+        for host in &mut self.hosts {
+            let mut liveness = host.liveness(patience).await;
+            if liveness == Liveness::Alive {
+                let probe = client.link(&format!("{}/probe", host.name()), host.spice(), 0, MAIN).await;
+                liveness = match probe {
+                    Ok(channel) => {
+                        channel.close().await;
+                        Liveness::Alive
+                    }
+                    // A process that dies of its client is found dead only now.
+                    Err(unexpected) => match host.liveness(patience).await {
+                        Liveness::Alive => Liveness::Unresponsive(format!(
+                            "a new client waited for {}, got {}",
+                            unexpected.expected, unexpected.got
+                        )),
+                        worse => worse,
+                    },
+                };
+            }
+            all.push((host.name().to_owned(), liveness));
+        }
+        all
+    }
+
+    /// Starts one host and links one client, to see whether the subject can be tested at all, and what it is.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub async fn survey(&mut self) -> Result<Survey, SurveyError> {
+        self.start_source(Setup { seamless: true, ..Setup::default() }).await?;
+        // A defect may keep the embedded hosts from serving anyone; that is then what the cases find.
+        if let Subject::Embedded(Some(defect)) = self.subject {
+            let name = format!("embedded reference hosts with the defect {}", defect.name());
+            let version = env!("CARGO_PKG_VERSION").to_owned();
+            return Ok(Survey { kind: "embedded", name, version, capabilities: Vec::new() });
+        }
+        let client = self.client();
+        let session = self.connect_main(&client, Place::Source).await.map_err(SurveyError::Link)?;
+        let reply = &session.main.reply;
+        let common = CapabilityWords::new(&reply.common_words).bits().map(|bit| CommonCapability(bit).to_string());
+        let main = CapabilityWords::new(&reply.channel_words).bits().map(|bit| MainCapability(bit).to_string());
+        let capabilities = common.chain(main).collect();
+        let (kind, name, version) = match (&self.subject, &self.hosts[0]) {
+            (Subject::Qemu(qemu), Host::Qemu(host)) => {
+                let name = format!("QEMU {} with spice-server", qemu.version());
+                ("qemu", name, host.spice_server_version().to_owned())
+            }
+            _ => ("embedded", "embedded reference hosts".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+        };
+        Ok(Survey { kind, name, version, capabilities })
+    }
+
+    /// Ends the hosts.
+    pub async fn finish(self) {
+        for host in self.hosts {
+            host.stop().await;
+        }
+    }
+}
+
+impl Place {
+    /// The host's name in the trace.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Target => "target",
+            Self::Third => "third",
+        }
+    }
+}
+
+/// Does the client's part of a seamless hand-over on every channel: flush mark, and the data carried over unread.
+///
+/// # Errors
+/// When a message that is due does not come.
+pub async fn relay(source: &mut Session, target: &mut Session) -> Result<(), Unexpected> {
+    for (source, target) in source.channels().zip(target.channels()) {
+        let flags = source.until("MIGRATE", migrate_flags).await?;
+        if flags.contains(MigrateFlags::NEED_FLUSH) {
+            source.send_last(ClientMessage::MigrateFlushMark);
+        }
+        if flags.contains(MigrateFlags::NEED_DATA_TRANSFER) {
+            let data = source.until("MIGRATE_DATA", migrate_data).await?;
+            target.send(ClientMessage::MigrateData(client::MigrateData { data: spice_migration::Data(&data) }));
+        }
+    }
+    Ok(())
+}
+
+/// What a client is told in an announcement. Ports of 0 and 0xFFFF both mean that none is given.
+#[must_use]
+pub fn told_destination(destination: &spice_migration::Destination<'_>) -> Destination {
+    let text = |text: spice_migration::Text<'_>| String::from_utf8_lossy(text.as_bytes()).into_owned();
+    let port = |port| (port != 0 && port != spice_migration::Destination::NO_PORT).then_some(port);
+    Destination {
+        host: text(destination.host),
+        port: port(destination.port),
+        tls_port: port(destination.tls_port),
+        cert_subject: destination.cert_subject.map(text),
+    }
+}
+
+/// Picks MIGRATE.
+pub fn migrate_flags(message: &ServerMessage<'_>) -> Option<MigrateFlags> {
+    match message {
+        ServerMessage::Migrate(server::Migrate { flags }) => Some(*flags),
+        _ => None,
+    }
+}
+
+/// Picks MIGRATE_DATA.
+pub fn migrate_data(message: &ServerMessage<'_>) -> Option<Vec<u8>> {
+    match message {
+        ServerMessage::MigrateData(server::MigrateData { data }) => Some(data.0.to_vec()),
+        _ => None,
+    }
+}
+
+/// Picks MIGRATE_BEGIN_SEAMLESS.
+pub fn seamless_version(message: &ServerMessage<'_>) -> Option<u32> {
+    match message {
+        ServerMessage::MigrateBeginSeamless(begin) => Some(begin.src_mig_version),
+        _ => None,
+    }
+}
+
+/// The main channel.
+pub const MAIN: ChannelId = ChannelId { channel_type: spice_migration::ChannelType::MAIN, id: 0 };
+
+/// What can be told of a subject before it is tested.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Survey {
+    /// `embedded` or `qemu`.
+    pub kind: &'static str,
+    /// The software's name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// The capabilities of its main channel, common ones included.
+    pub capabilities: Vec<String>,
+}
+
+/// Why a subject cannot be tested.
+#[derive(Debug, thiserror::Error)]
+pub enum SurveyError {
+    /// It cannot be started.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// It does not serve a client.
+    #[error("on {}: waited for {}, got {}", .0.connection, .0.expected, .0.got)]
+    Link(Unexpected),
+}

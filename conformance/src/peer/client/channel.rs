@@ -1,0 +1,487 @@
+//! One linked connection: its messages in order, and the answers that every client gives.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    time::{Duration, Instant},
+};
+
+use spice_migration::{
+    ChannelType, ClientMessage, DecodeError, ServerMessage,
+    frame::{self, Deframer, Header, HeaderKind},
+    message::{ChannelId, Message, client, server},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    net::tcp::OwnedWriteHalf,
+    sync::mpsc,
+    task::JoinHandle,
+    time::{timeout, timeout_at},
+};
+
+use super::link::Reply;
+use crate::{
+    case::Unexpected,
+    trace::{Direction, Trace},
+};
+
+/// Largest body that is read. QEMU's display sends single images of a few megabytes.
+const MAX_BODY: u32 = 16 << 20;
+
+/// Messages that a connection may bring in its lifetime, and bytes of their bodies that are kept. A peer that sends more is
+/// flooding: no case comes near. Together with [`MAX_BODY`] this bounds the memory per connection.
+const MAX_MESSAGES: usize = 50_000;
+const MAX_KEPT: usize = 16 << 20;
+
+/// Bytes that a PING's body is cut to: its ballast is of no interest.
+const KEPT_OF_PING: usize = 12;
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// The peer closed it.
+    Clean,
+    /// The peer reset it.
+    Reset,
+    /// The suite gave up: the peer sends without end, or a body beyond the limit.
+    Flooded,
+    /// The suite gave up: the peer does not read.
+    Stuck,
+}
+
+impl fmt::Display for Closed {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Clean => "the peer closed the connection",
+            Self::Reset => "the peer reset the connection",
+            Self::Flooded => "the peer floods the connection",
+            Self::Stuck => "the peer does not read",
+        })
+    }
+}
+
+/// A message as it arrived.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// When.
+    pub at: Instant,
+    /// Counted from 1, or as the full header says.
+    pub serial: u64,
+    /// The type of the channel that it came on.
+    pub channel_type: ChannelType,
+    /// Its id.
+    pub id: u16,
+    /// Its body; without the ballast of a PING, and empty for messages that are not migration's concern.
+    pub body: Vec<u8>,
+}
+
+impl Received {
+    /// The message.
+    ///
+    /// # Errors
+    /// When it does not decode.
+    pub fn message(&self) -> Result<ServerMessage<'_>, DecodeError> {
+        ServerMessage::decode(self.channel_type, self.id, &self.body)
+    }
+
+    /// The message's C name, or its number.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self.message() {
+            Ok(ServerMessage::Unknown { id, .. }) => format!("message {id}"),
+            Ok(message) => message.c_name().to_owned(),
+            Err(error) => format!("a malformed message: {error}"),
+        }
+    }
+}
+
+enum Event {
+    Message(Received),
+    Closed(Closed),
+}
+
+enum Command {
+    Send {
+        bytes: Vec<u8>,
+        last: bool,
+    },
+    /// Close the sending direction: the peer learns that nothing follows, and can still be read.
+    Finish,
+    Close,
+}
+
+/// One linked connection.
+#[derive(Debug)]
+pub struct Channel {
+    /// Its name in the trace.
+    pub name: String,
+    /// Which channel.
+    pub id: ChannelId,
+    /// What the server said in the link stage.
+    pub reply: Reply,
+    /// Every message that was taken so far, in order.
+    pub taken: Vec<Received>,
+    headers: HeaderKind,
+    commands: mpsc::UnboundedSender<Command>,
+    events: mpsc::UnboundedReceiver<Event>,
+    /// Looked at, not yet taken.
+    waiting: VecDeque<Received>,
+    closed: Option<Closed>,
+    patience: Duration,
+    trace: Trace,
+    pump: JoinHandle<()>,
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        self.pump.abort();
+    }
+}
+
+impl Channel {
+    pub(super) fn start(
+        stream: TcpStream,
+        name: String,
+        id: ChannelId,
+        headers: HeaderKind,
+        reply: Reply,
+        patience: Duration,
+        trace: Trace,
+    ) -> Self {
+        let (commands, received_commands) = mpsc::unbounded_channel();
+        let (sent_events, events) = mpsc::unbounded_channel();
+        let pump = Pump {
+            name: name.clone(),
+            channel_type: id.channel_type,
+            headers,
+            trace: trace.clone(),
+            patience,
+            events: sent_events,
+            serial: 1,
+            window: 0,
+            unacknowledged: 0,
+            quiet: false,
+        };
+        let pump = tokio::spawn(pump.run(stream, received_commands));
+        Self {
+            name,
+            id,
+            reply,
+            taken: Vec::new(),
+            headers,
+            commands,
+            events,
+            waiting: VecDeque::new(),
+            closed: None,
+            patience,
+            trace,
+            pump,
+        }
+    }
+
+    /// Which headers the messages have.
+    #[must_use]
+    pub const fn headers(&self) -> HeaderKind {
+        self.headers
+    }
+
+    /// How long it waits for what should come at once.
+    #[must_use]
+    pub const fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// Sends a message.
+    pub fn send(&self, message: ClientMessage<'_>) {
+        self.trace.record(&self.name, Direction::Sent, &format_args!("{message:?}"));
+        self.command(&message, false);
+    }
+
+    /// Sends a message as the last one: from now on the channel answers nothing by itself either.
+    pub fn send_last(&self, message: ClientMessage<'_>) {
+        self.trace.record(&self.name, Direction::Sent, &format_args!("{message:?} (last)"));
+        self.command(&message, true);
+    }
+
+    fn command(&self, message: &impl Message, last: bool) {
+        let mut bytes = vec![0; HeaderKind::Full.len() + message.encoded_len()];
+        // The pump puts the header in front: only it knows the serial.
+        let length = message.encode(&mut bytes[HeaderKind::Full.len()..]).unwrap_or(0);
+        let size = u32::try_from(length).unwrap_or(u32::MAX);
+        bytes.truncate(HeaderKind::Full.len() + length);
+        let header = Header { serial: 0, id: message.id(), size, sub_list: 0 };
+        let start = HeaderKind::Full.len() - self.headers.len();
+        let encoded = header.encode(self.headers, &mut bytes[start..]);
+        debug_assert!(encoded.is_ok(), "there is room for a full header");
+        // A pump that has ended has said so in its last event.
+        let _ = self.commands.send(Command::Send { bytes: bytes.split_off(start), last });
+    }
+
+    /// Tells the peer that nothing follows; what it still sends can be taken.
+    pub fn finish(&self) {
+        let _ = self.commands.send(Command::Finish);
+    }
+
+    /// Closes the connection.
+    pub async fn close(mut self) {
+        let _ = self.commands.send(Command::Close);
+        // The end of the pump is the end of the connection.
+        let _ = timeout(self.patience, &mut self.pump).await;
+    }
+
+    /// The next message.
+    ///
+    /// # Errors
+    /// When none comes in time, or the connection ends.
+    pub async fn next(&mut self, awaited: &str) -> Result<Received, Unexpected> {
+        self.next_within(awaited, self.patience).await
+    }
+
+    /// The next message, with another patience.
+    ///
+    /// # Errors
+    /// When none comes in time, or the connection ends.
+    pub async fn next_within(&mut self, awaited: &str, patience: Duration) -> Result<Received, Unexpected> {
+        if let Some(received) = self.waiting.pop_front() {
+            self.taken.push(received.clone());
+            return Ok(received);
+        }
+        if let Some(closed) = self.closed {
+            return Err(self.unexpected(awaited, closed.to_string()));
+        }
+        match timeout(patience, self.events.recv()).await {
+            Ok(Some(Event::Message(received))) => {
+                self.taken.push(received.clone());
+                Ok(received)
+            }
+            Ok(Some(Event::Closed(closed))) => {
+                self.closed = Some(closed);
+                Err(self.unexpected(awaited, closed.to_string()))
+            }
+            Ok(None) => Err(self.unexpected(awaited, "the end of the connection")),
+            Err(_) => Err(self.unexpected(awaited, format!("nothing within {patience:?}"))),
+        }
+    }
+
+    /// Takes messages until one is what `pick` looks for. Those before it stay in [`Self::taken`].
+    ///
+    /// # Errors
+    /// When it does not come in time, or the connection ends; the text names what came instead.
+    pub async fn until<T>(
+        &mut self,
+        awaited: &str,
+        mut pick: impl FnMut(&ServerMessage<'_>) -> Option<T>,
+    ) -> Result<T, Unexpected> {
+        let deadline = Instant::now() + self.patience;
+        let mut passed: Vec<String> = Vec::new();
+        loop {
+            let rest = deadline.saturating_duration_since(Instant::now());
+            let received = self.next_within(awaited, rest).await.map_err(|mut unexpected| {
+                // The time that was left for the last message says nothing; what came before does.
+                if self.closed.is_none() {
+                    unexpected.got = format!("nothing of the kind within {:?}", self.patience);
+                }
+                if !passed.is_empty() {
+                    unexpected.got = format!("{}, then {}", passed.join(", "), unexpected.got);
+                }
+                unexpected
+            })?;
+            match received.message() {
+                Ok(message) => match pick(&message) {
+                    Some(picked) => return Ok(picked),
+                    None if passed.len() < 8 => passed.push(received.name()),
+                    None => {}
+                },
+                Err(error) => return Err(self.unexpected(awaited, error.to_string())),
+            }
+        }
+    }
+
+    /// The messages that have arrived and were not taken; they stay.
+    pub fn arrived(&mut self) -> impl Iterator<Item = &Received> {
+        while let Ok(event) = self.events.try_recv() {
+            match event {
+                Event::Message(received) => self.waiting.push_back(received),
+                Event::Closed(closed) => self.closed = Some(closed),
+            }
+        }
+        self.waiting.iter()
+    }
+
+    /// Whether the connection is known to have ended.
+    pub fn has_ended(&mut self) -> Option<Closed> {
+        let _ = self.arrived();
+        self.closed
+    }
+
+    /// Waits for the peer to close, and takes what comes before.
+    ///
+    /// # Errors
+    /// When it does not within `patience`.
+    pub async fn closed_within(&mut self, patience: Duration) -> Result<Closed, Unexpected> {
+        const AWAITED: &str = "the peer to close the connection";
+        let deadline = tokio::time::Instant::now() + patience;
+        self.taken.extend(self.waiting.drain(..));
+        while self.closed.is_none() {
+            match timeout_at(deadline, self.events.recv()).await {
+                Ok(Some(Event::Message(received))) => self.taken.push(received),
+                Ok(Some(Event::Closed(closed))) => self.closed = Some(closed),
+                Ok(None) => break,
+                Err(_) => return Err(self.unexpected(AWAITED, format!("it open after {patience:?}"))),
+            }
+        }
+        self.closed.ok_or_else(|| self.unexpected(AWAITED, "the suite's own end of it gone"))
+    }
+
+    /// Something on this connection was not as awaited.
+    pub fn unexpected(&self, expected: impl Into<String>, got: impl Into<String>) -> Unexpected {
+        Unexpected { connection: self.name.clone(), expected: expected.into(), got: got.into() }
+    }
+}
+
+/// The task behind a channel: it alone reads and writes.
+struct Pump {
+    name: String,
+    channel_type: ChannelType,
+    headers: HeaderKind,
+    trace: Trace,
+    patience: Duration,
+    events: mpsc::UnboundedSender<Event>,
+    /// Of the next message sent.
+    serial: u64,
+    /// Messages per ACK; 0: none.
+    window: u32,
+    unacknowledged: u32,
+    /// Whether the last message was sent.
+    quiet: bool,
+}
+
+impl Pump {
+    async fn run(mut self, stream: TcpStream, mut commands: mpsc::UnboundedReceiver<Command>) {
+        let (mut reader, mut writer) = stream.into_split();
+        let mut deframer = Deframer::new(self.headers).with_limit(MAX_BODY);
+        let mut buffer = vec![0; 64 << 10];
+        let (mut messages, mut kept) = (0, 0);
+        let closed = 'connection: loop {
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(Command::Send { mut bytes, last }) => {
+                        self.quiet |= last;
+                        if let Err(closed) = self.write(&mut writer, &mut bytes).await {
+                            break closed;
+                        }
+                    }
+                    Some(Command::Finish) => {
+                        self.trace.event(&self.name, &"the suite sends nothing more");
+                        self.quiet = true;
+                        if writer.shutdown().await.is_err() {
+                            break Closed::Reset;
+                        }
+                    }
+                    Some(Command::Close) | None => {
+                        self.trace.event(&self.name, &"closed by the suite");
+                        return;
+                    }
+                },
+                read = reader.read(&mut buffer) => {
+                    let length = match read {
+                        Ok(0) => break Closed::Clean,
+                        Ok(length) => length,
+                        Err(_) => break Closed::Reset,
+                    };
+                    deframer.push(&buffer[..length]);
+                    let mut answers = Vec::new();
+                    loop {
+                        let frame = match deframer.next_frame() {
+                            Ok(Some(frame)) => frame,
+                            Ok(None) => break,
+                            Err(oversized) => {
+                                self.trace.event(&self.name, &oversized);
+                                break 'connection Closed::Flooded;
+                            }
+                        };
+                        let received = self.receive(frame, &mut answers);
+                        messages += 1;
+                        kept += received.body.len();
+                        if messages > MAX_MESSAGES || kept > MAX_KEPT {
+                            break 'connection Closed::Flooded;
+                        }
+                        let _ = self.events.send(Event::Message(received));
+                    }
+                    for mut answer in answers {
+                        if let Err(closed) = self.write(&mut writer, &mut answer).await {
+                            break 'connection closed;
+                        }
+                    }
+                }
+            }
+        };
+        self.trace.event(&self.name, &closed);
+        let _ = self.events.send(Event::Closed(closed));
+    }
+
+    /// Records a message, adds what a client answers by itself, and keeps what matters of it.
+    fn receive(&mut self, frame: frame::Frame<'_>, answers: &mut Vec<Vec<u8>>) -> Received {
+        let Header { serial, id, .. } = frame.header;
+        let message = ServerMessage::decode(self.channel_type, id, frame.body);
+        let body = match &message {
+            Ok(ServerMessage::Unknown { .. }) => {
+                let text = format_args!("{} message {id}, {} bytes", self.channel_type, frame.body.len());
+                self.trace.record(&self.name, Direction::Received, &text);
+                &[]
+            }
+            Ok(message) => {
+                self.trace.record(&self.name, Direction::Received, &format_args!("{message:?}"));
+                match message {
+                    ServerMessage::Ping(_) => frame.body.get(..KEPT_OF_PING).unwrap_or(frame.body),
+                    _ => frame.body,
+                }
+            }
+            Err(error) => {
+                self.trace.record(&self.name, Direction::Received, error);
+                frame.body
+            }
+        };
+        if !self.quiet {
+            match message {
+                Ok(ServerMessage::Ping(server::Ping { id, timestamp, .. })) => {
+                    self.answer(ClientMessage::Pong(client::Pong { id, timestamp }), answers);
+                }
+                Ok(ServerMessage::SetAck(server::SetAck { generation, window })) => {
+                    self.window = window;
+                    self.unacknowledged = 0;
+                    self.answer(ClientMessage::AckSync(client::AckSync { generation }), answers);
+                }
+                _ => {}
+            }
+            self.unacknowledged += 1;
+            if self.window != 0 && self.unacknowledged >= self.window {
+                self.unacknowledged = 0;
+                self.answer(ClientMessage::Ack, answers);
+            }
+        }
+        Received { at: Instant::now(), serial, channel_type: self.channel_type, id, body: body.to_vec() }
+    }
+
+    fn answer(&self, message: ClientMessage<'_>, answers: &mut Vec<Vec<u8>>) {
+        self.trace.record(&self.name, Direction::Sent, &format_args!("{message:?}"));
+        let mut bytes = vec![0; self.headers.len() + message.encoded_len()];
+        let encoded = frame::encode(self.headers, 0, &message, &mut bytes);
+        debug_assert!(encoded.is_ok(), "there is room");
+        answers.push(bytes);
+    }
+
+    /// Writes one message, numbered if its header has a serial.
+    async fn write(&mut self, writer: &mut OwnedWriteHalf, bytes: &mut [u8]) -> Result<(), Closed> {
+        if let (HeaderKind::Full, Some(serial)) = (self.headers, bytes.first_chunk_mut()) {
+            *serial = self.serial.to_le_bytes();
+        }
+        self.serial += 1;
+        match timeout(self.patience, writer.write_all(bytes)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(Closed::Reset),
+            Err(_) => Err(Closed::Stuck),
+        }
+    }
+}

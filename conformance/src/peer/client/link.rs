@@ -1,0 +1,271 @@
+//! The link stage from the client's side, step by step.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use spice_migration::{
+    caps::{CapabilityWords, CommonCapability},
+    frame::HeaderKind,
+    limits,
+    link::{AuthMechanism, Capabilities, LINK_HEADER_LEN, LinkError, LinkHeader, LinkMessage, LinkReply},
+    message::ChannelId,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{Instant, timeout, timeout_at},
+};
+
+use super::channel::{Channel, Closed};
+use crate::{
+    case::Unexpected,
+    peer::ticket,
+    trace::{Direction, Trace},
+};
+
+/// What a client asks for when it links a channel.
+#[derive(Clone, Debug)]
+pub struct LinkRequest {
+    /// The session; 0 for a new one.
+    pub connection_id: u32,
+    /// The channel.
+    pub channel: ChannelId,
+    /// The client's common capability words.
+    pub common_words: Vec<u32>,
+    /// The client's capability words for this channel type.
+    pub channel_words: Vec<u32>,
+}
+
+impl LinkRequest {
+    /// Header and link message.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let wire = |words: &[u32]| words.iter().map(|word| word.to_le_bytes()).collect::<Vec<_>>();
+        let (common, channel) = (wire(&self.common_words), wire(&self.channel_words));
+        let message = LinkMessage {
+            connection_id: self.connection_id,
+            channel_type: self.channel.channel_type,
+            channel_id: self.channel.id,
+            capabilities: Capabilities {
+                common: CapabilityWords::new(&common),
+                channel: CapabilityWords::new(&channel),
+            },
+        };
+        let mut bytes = vec![0; message.encoded_len()];
+        // Words beyond the limits do not fit into a link message; cases that want them write the bytes themselves.
+        let length = message.encode(&mut bytes).unwrap_or(0);
+        bytes.truncate(length);
+        let header = LinkHeader::new(u32::try_from(length).unwrap_or(u32::MAX));
+        [header.encode().as_slice(), &bytes].concat()
+    }
+
+    fn has_common(&self, capability: CommonCapability) -> bool {
+        self.common_words.first().is_some_and(|word| word >> capability.0 & 1 == 1)
+    }
+}
+
+/// A server's link reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// `OK`, or why not.
+    pub error: LinkError,
+    /// The ticket's key.
+    pub public_key: Vec<u8>,
+    /// The server's common capability words.
+    pub common_words: Vec<[u8; 4]>,
+    /// Its words for this channel type.
+    pub channel_words: Vec<[u8; 4]>,
+}
+
+impl Reply {
+    /// Whether the server has a common capability.
+    #[must_use]
+    pub fn has_common(&self, capability: CommonCapability) -> bool {
+        CapabilityWords::new(&self.common_words).has(capability)
+    }
+}
+
+/// A connection in its link stage.
+#[derive(Debug)]
+pub struct RawLink {
+    stream: TcpStream,
+    name: String,
+    patience: Duration,
+    trace: Trace,
+}
+
+impl RawLink {
+    pub(super) async fn open(
+        name: String,
+        address: SocketAddr,
+        patience: Duration,
+        trace: Trace,
+    ) -> Result<Self, Unexpected> {
+        let opened = match timeout(patience, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => stream.set_nodelay(true).map(|()| stream).map_err(|error| error.to_string()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("nothing within {patience:?}")),
+        };
+        match opened {
+            Ok(stream) => {
+                trace.event(&name, &"connected");
+                Ok(Self { stream, name, patience, trace })
+            }
+            Err(got) => {
+                trace.event(&name, &format_args!("not connected: {got}"));
+                Err(Unexpected { connection: name, expected: format!("a connection to {address}"), got })
+            }
+        }
+    }
+
+    /// Its name in the trace.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Something on this connection was not as awaited.
+    pub fn unexpected(&self, expected: impl Into<String>, got: impl Into<String>) -> Unexpected {
+        Unexpected { connection: self.name.clone(), expected: expected.into(), got: got.into() }
+    }
+
+    /// Sends bytes, in one segment if the system does not cut them.
+    ///
+    /// # Errors
+    /// When the peer takes them not, or not in time.
+    pub async fn send(&mut self, what: &str, bytes: &[u8]) -> Result<(), Unexpected> {
+        self.trace.record(&self.name, Direction::Sent, &format_args!("{what}, {} bytes", bytes.len()));
+        match timeout(self.patience, self.stream.write_all(bytes)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(self.unexpected(format!("to send {what}"), error.to_string())),
+            Err(_) => Err(self.unexpected(format!("to send {what}"), "a peer that does not read")),
+        }
+    }
+
+    /// Sends header and link message.
+    ///
+    /// # Errors
+    /// See [`Self::send`].
+    pub async fn request(&mut self, request: &LinkRequest) -> Result<(), Unexpected> {
+        let LinkRequest { connection_id, channel, common_words, channel_words } = request;
+        let what = format!(
+            "link message (connection id {connection_id:#x}, {} {}, common {common_words:x?}, channel {channel_words:x?})",
+            channel.channel_type, channel.id
+        );
+        self.send(&what, &request.to_bytes()).await
+    }
+
+    /// Waits for a whole link reply.
+    ///
+    /// # Errors
+    /// When it does not come, or is not one.
+    pub async fn reply(&mut self) -> Result<Reply, Unexpected> {
+        const AWAITED: &str = "a link reply";
+        let header = self.receive::<LINK_HEADER_LEN>(AWAITED).await?;
+        let header = LinkHeader::decode(&header).map_err(|error| self.unexpected(AWAITED, error.to_string()))?;
+        let mut body = vec![0; usize::try_from(header.size.min(limits::MAX_LINK_BODY)).unwrap_or_default()];
+        self.read(AWAITED, &mut body).await?;
+        let reply = LinkReply::decode(&body).map_err(|error| self.unexpected(AWAITED, error.to_string()))?;
+        let reply = Reply {
+            error: reply.error,
+            public_key: reply.public_key.to_vec(),
+            common_words: reply.capabilities.common.as_wire().to_vec(),
+            channel_words: reply.capabilities.channel.as_wire().to_vec(),
+        };
+        self.trace.record(
+            &self.name,
+            Direction::Received,
+            &format_args!(
+                "link reply ({}, common {:?}, channel {:?})",
+                reply.error,
+                CapabilityWords::new(&reply.common_words),
+                CapabilityWords::new(&reply.channel_words)
+            ),
+        );
+        Ok(reply)
+    }
+
+    /// Sends mechanism, if both sides select one, and ticket.
+    ///
+    /// # Errors
+    /// When the server's key is none, or see [`Self::send`].
+    pub async fn authenticate(
+        &mut self,
+        request: &LinkRequest,
+        reply: &Reply,
+        password: &str,
+    ) -> Result<(), Unexpected> {
+        let ticket = ticket::encrypt(&reply.public_key, password)
+            .map_err(|error| self.unexpected("a public key for the ticket", error.to_string()))?;
+        let selects = CommonCapability::AUTH_SELECTION;
+        if request.has_common(selects) && reply.has_common(selects) {
+            let bytes = [AuthMechanism::SPICE.0.to_le_bytes().as_slice(), &ticket].concat();
+            self.send("mechanism SPICE and ticket", &bytes).await
+        } else {
+            self.send("ticket", &ticket).await
+        }
+    }
+
+    /// Waits for the link result.
+    ///
+    /// # Errors
+    /// When it does not come.
+    pub async fn result(&mut self) -> Result<LinkError, Unexpected> {
+        let result = LinkError(u32::from_le_bytes(self.receive("a link result").await?));
+        self.trace.record(&self.name, Direction::Received, &format_args!("link result {result}"));
+        Ok(result)
+    }
+
+    /// Waits for the peer to close; what it sends before is passed over.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn closed(&mut self) -> Result<Closed, Unexpected> {
+        const AWAITED: &str = "the connection's end";
+        let deadline = Instant::now() + self.patience;
+        let mut passed = 0;
+        let mut buffer = [0; 4096];
+        loop {
+            match timeout_at(deadline, self.stream.read(&mut buffer)).await {
+                Ok(Ok(0)) => return Ok(self.ended(Closed::Clean)),
+                Ok(Ok(length)) => passed += length,
+                Ok(Err(_)) => return Ok(self.ended(Closed::Reset)),
+                Err(_) => {
+                    let got = format!("it open after {:?}, with {passed} bytes more", self.patience);
+                    return Err(self.unexpected(AWAITED, got));
+                }
+            }
+        }
+    }
+
+    fn ended(&self, closed: Closed) -> Closed {
+        self.trace.event(&self.name, &closed);
+        closed
+    }
+
+    /// Goes on with messages, behind a link result of OK.
+    #[must_use]
+    pub fn into_channel(self, request: &LinkRequest, reply: &Reply) -> Channel {
+        let mini = CommonCapability::MINI_HEADER;
+        let headers =
+            if request.has_common(mini) && reply.has_common(mini) { HeaderKind::Mini } else { HeaderKind::Full };
+        Channel::start(self.stream, self.name, request.channel, headers, reply.clone(), self.patience, self.trace)
+    }
+
+    async fn receive<const LENGTH: usize>(&mut self, awaited: &str) -> Result<[u8; LENGTH], Unexpected> {
+        let mut bytes = [0; LENGTH];
+        self.read(awaited, &mut bytes).await?;
+        Ok(bytes)
+    }
+
+    async fn read(&mut self, awaited: &str, bytes: &mut [u8]) -> Result<(), Unexpected> {
+        match timeout(self.patience, self.stream.read_exact(bytes)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => {
+                let closed = if error.kind() == io::ErrorKind::UnexpectedEof { Closed::Clean } else { Closed::Reset };
+                self.ended(closed);
+                Err(self.unexpected(awaited, closed.to_string()))
+            }
+            Err(_) => Err(self.unexpected(awaited, format!("nothing within {:?}", self.patience))),
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! A main channel and its children, on one host.
+
+use std::time::{Duration, Instant};
+
+use spice_migration::{
+    ChannelType, ClientMessage, Data, ServerMessage,
+    message::{ChannelId, server},
+};
+
+use super::{
+    channel::{Channel, Received},
+    is, until,
+};
+use crate::case::Unexpected;
+
+/// What a display channel's client sends first, `SPICE_MSGC_DISPLAY_INIT`: cache 1 of 20 MiB, dictionary 1 of 8 MiB.
+const DISPLAY_INIT: (u16, &[u8]) = (101, b"\x01\0\0\x40\x01\0\0\0\0\x01\0\0\x80\0");
+
+/// A session, or what of it is there.
+#[derive(Debug)]
+pub struct Session {
+    /// The connection id.
+    pub id: u32,
+    /// The main channel.
+    pub main: Channel,
+    /// The other channels.
+    pub children: Vec<Channel>,
+    /// The channels that the server offered.
+    pub offered: Vec<ChannelId>,
+}
+
+impl Session {
+    /// Asks which channels there are, and remembers it. The answer also shows that all that was sent before on the main
+    /// channel was processed.
+    ///
+    /// # Errors
+    /// When no answer comes.
+    pub async fn list_channels(&mut self) -> Result<(), Unexpected> {
+        self.main.send(ClientMessage::AttachChannels);
+        self.offered = self
+            .main
+            .until("CHANNELS_LIST", |message| match message {
+                ServerMessage::ChannelsList(server::ChannelsList { channels }) => Some(channels.iter().collect()),
+                _ => None,
+            })
+            .await?;
+        Ok(())
+    }
+
+    /// Asks for the channels until there is an answer: a target ignores the question while it migrates, and does not tell when it
+    /// is done.
+    ///
+    /// # Errors
+    /// When no answer comes.
+    pub async fn list_channels_when_migrated(&mut self) -> Result<(), Unexpected> {
+        const AGAIN: Duration = Duration::from_millis(50);
+        let deadline = Instant::now() + self.main.patience();
+        while Instant::now() < deadline {
+            self.main.send(ClientMessage::AttachChannels);
+            let again = Instant::now() + AGAIN;
+            loop {
+                let rest = again.saturating_duration_since(Instant::now());
+                match self.main.next_within("CHANNELS_LIST", rest).await {
+                    Ok(received) if is!(received, ChannelsList) => return Ok(()),
+                    Ok(_) => {}
+                    Err(_) if self.main.has_ended().is_none() => break,
+                    Err(ended) => return Err(ended),
+                }
+            }
+        }
+        Err(self.main.unexpected("CHANNELS_LIST", "no answer to ATTACH_CHANNELS, however often it was sent"))
+    }
+
+    /// Adds a child channel and starts it.
+    ///
+    /// # Errors
+    /// When the server does not begin to talk on it, though its kind always does.
+    pub async fn adopt(&mut self, mut channel: Channel) -> Result<(), Unexpected> {
+        start(&mut channel).await?;
+        self.children.push(channel);
+        Ok(())
+    }
+
+    /// Starts the children that were linked before the session began here.
+    ///
+    /// # Errors
+    /// When the server does not begin to talk on one of them, though its kind always does.
+    pub async fn start_children(&mut self) -> Result<(), Unexpected> {
+        for channel in &mut self.children {
+            start(channel).await?;
+        }
+        Ok(())
+    }
+
+    /// One of the children.
+    ///
+    /// # Errors
+    /// When the server did not offer it.
+    pub fn child(&mut self, channel_type: ChannelType) -> Result<&mut Channel, Unexpected> {
+        let missing = self.main.unexpected(format!("a {channel_type} channel"), "an offer without one");
+        self.children.iter_mut().find(|channel| channel.id.channel_type == channel_type).ok_or(missing)
+    }
+
+    /// Main and children.
+    pub fn channels(&mut self) -> impl Iterator<Item = &mut Channel> {
+        std::iter::once(&mut self.main).chain(&mut self.children)
+    }
+
+    /// The last message that was taken, of all channels.
+    #[must_use]
+    pub fn last(&self) -> Option<&Received> {
+        self.taken().max_by_key(|received| received.at)
+    }
+
+    /// The first message that was taken and had arrived after `moment`, of all channels.
+    #[must_use]
+    pub fn first_after(&self, moment: Instant) -> Option<&Received> {
+        self.taken().filter(|received| received.at > moment).min_by_key(|received| received.at)
+    }
+
+    /// Closes all connections.
+    pub async fn close(self) {
+        for channel in self.children {
+            channel.close().await;
+        }
+        self.main.close().await;
+    }
+
+    fn taken(&self) -> impl Iterator<Item = &Received> {
+        std::iter::once(&self.main).chain(&self.children).flat_map(|channel| &channel.taken)
+    }
+}
+
+/// Sends what a client must send on a new channel, and waits for what a server always sends then.
+///
+/// spice-server 0.15.1 can crash when a display client closes before its INIT has been processed, so the wait there is for
+/// something that comes only afterwards.
+async fn start(channel: &mut Channel) -> Result<(), Unexpected> {
+    match channel.id.channel_type {
+        ChannelType::DISPLAY => {
+            let (id, body) = DISPLAY_INIT;
+            channel.send(ClientMessage::Unknown { id, body: Data(body) });
+            until!(channel, Unknown).await
+        }
+        ChannelType::INPUTS | ChannelType::CURSOR => channel.next("a first message").await.map(|_| ()),
+        _ => Ok(()),
+    }
+}

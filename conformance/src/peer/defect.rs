@@ -1,0 +1,201 @@
+//! Defects that can be switched on in an embedded host, one at a time, to prove that the suite notices each of them.
+
+use std::{fmt, str::FromStr};
+
+/// Declares the defects: per row the variant, the name, and the requirement that it violates.
+macro_rules! defects {
+    ($( $(#[$doc:meta])* $Variant:ident $name:literal $requirement:literal; )*) => {
+        /// One way in which an embedded host does not conform.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Defect {
+            $( $(#[$doc])* $Variant, )*
+        }
+
+        impl Defect {
+            /// All defects, in the order of their requirements.
+            pub const ALL: &'static [Self] = &[$( Self::$Variant ),*];
+
+            /// The name on the command line and in reports.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $( Self::$Variant => $name, )*
+                }
+            }
+
+            /// The requirement that it violates, and no other.
+            #[must_use]
+            pub const fn requirement(self) -> &'static str {
+                match self {
+                    $( Self::$Variant => $requirement, )*
+                }
+            }
+        }
+    };
+}
+
+defects! {
+    /// A wrong magic is answered with ERROR.
+    MagicAnsweredWithError "magic-answered-with-error" "L1.1";
+    /// A wrong magic is only noticed when all 16 bytes of the header are in.
+    MagicCheckedLate "magic-checked-late" "L1.2";
+    /// Any major version but 0 is served.
+    OtherMajorAccepted "other-major-accepted" "L2.1";
+    /// A minor version other than 2 is refused with VERSION_MISMATCH.
+    MinorChecked "minor-checked" "L2.2";
+    /// A size below 18 is answered with ERROR.
+    SmallSizeAnsweredWithError "small-size-answered-with-error" "L3.1";
+    /// Link messages of up to 64 KiB are read and accepted.
+    LargeSizeAccepted "large-size-accepted" "L3.2";
+    /// More than 1024 capability words are answered with ERROR.
+    TooManyWordsAnsweredWithError "too-many-words-answered-with-error" "L3.3";
+    /// Capability words outside of the message are answered with ERROR.
+    WordsOutsideAnsweredWithError "words-outside-answered-with-error" "L3.4";
+    /// The ticket is not checked.
+    AnyTicketAccepted "any-ticket-accepted" "L5.1";
+    /// A host with a password refuses every ticket.
+    RightTicketRefused "right-ticket-refused" "L5.2";
+    /// An unknown mechanism is taken for a ticket.
+    UnknownMechanismAccepted "unknown-mechanism-accepted" "L5.3";
+    /// A mechanism is awaited from clients that do not send one.
+    MechanismAlwaysAwaited "mechanism-always-awaited" "L5.4";
+    /// A child channel is linked whatever its connection id.
+    ConnectionIdUnchecked "connection-id-unchecked" "L6.1";
+    /// A channel that the host does not have is linked, and silent.
+    UnknownChannelAccepted "unknown-channel-accepted" "L6.2";
+    /// A new main link leaves the connected client in place.
+    FirstClientKept "first-client-kept" "L7.1";
+    /// The public key consists of zeros.
+    PublicKeyMalformed "public-key-malformed" "L8.1";
+    /// Link header and message are only understood when they arrive together.
+    LinkNeedsWholeSegments "link-needs-whole-segments" "L9.1";
+    /// MULTI_MEDIA_TIME comes before INIT.
+    MessageBeforeInit "message-before-init" "M1.1";
+    /// No NAME for a client that wants it.
+    NameWithheld "name-withheld" "M1.2";
+    /// NAME and UUID for a client that does not want them.
+    NameUnasked "name-unasked" "M1.3";
+    /// CHANNELS_LIST comes before it is asked for, too.
+    ChannelsListEarly "channels-list-early" "M1.4";
+    /// CHANNELS_LIST has a channel that cannot be linked.
+    MissingChannelListed "missing-channel-listed" "M1.5";
+    /// The server's messages have full headers even if both sides have MINI_HEADER.
+    FullHeaderAlways "full-header-always" "M3.1";
+    /// Serials count from 0.
+    SerialsFromZero "serials-from-zero" "M3.2";
+    /// An unknown message is ignored.
+    UnknownMessageIgnored "unknown-message-ignored" "M4.1";
+    /// BEGIN for clients that are due BEGIN_SEAMLESS.
+    BeginInsteadOfSeamless "begin-instead-of-seamless" "S1.1";
+    /// BEGIN_SEAMLESS for clients that are due BEGIN.
+    BeginSeamlessUnasked "begin-seamless-unasked" "S1.2";
+    /// BEGIN for clients that are due neither.
+    BeginUnasked "begin-unasked" "S1.3";
+    /// The destination's plaintext port is announced one too high.
+    DestinationPortWrong "destination-port-wrong" "S1.4";
+    /// BEGIN_SEAMLESS carries version 2.
+    BeginVersionTwo "begin-version-two" "S2";
+    /// No MIGRATE on the cursor channel.
+    MigrateMissingOnCursor "migrate-missing-on-cursor" "S4.1";
+    /// SWITCH_HOST where END is due.
+    SwitchHostInsteadOfEnd "switch-host-instead-of-end" "S4.2";
+    /// END where SWITCH_HOST is due.
+    EndInsteadOfSwitchHost "end-instead-of-switch-host" "S4.3";
+    /// No CANCEL when the VM migration is cancelled.
+    CancelUntold "cancel-untold" "S5.1";
+    /// CANCEL, when the VM migration is cancelled, for every client that was told a destination.
+    CancelToldToEveryone "cancel-told-to-everyone" "S5.2";
+    /// No CANCEL when the VM migration fails.
+    FailureUntold "failure-untold" "S5.3";
+    /// The client is dropped behind CANCEL.
+    CancelClosesSession "cancel-closes-session" "S5.4";
+    /// After a cancelled migration no other is announced.
+    NoBeginAfterCancel "no-begin-after-cancel" "S5.5";
+    /// CONNECTED that nobody awaits is ignored.
+    UnaskedConnectedIgnored "unasked-connected-ignored" "S6.1";
+    /// CONNECT_ERROR that nobody awaits is answered with CANCEL.
+    UnaskedErrorAnswered "unasked-error-answered" "S6.2";
+    /// MIGRATE on the inputs channel does not ask for FLUSH_MARK.
+    FlushFlagMissingOnInputs "flush-flag-missing-on-inputs" "S7";
+    /// PING follows MIGRATE on the display channel.
+    PingAfterMigrate "ping-after-migrate" "S8.1";
+    /// The display channel's MIGRATE_DATA does not wait for FLUSH_MARK.
+    DataBeforeFlush "data-before-flush" "S8.2";
+    /// A client that does not leave is never dropped.
+    SourceWaitsForEver "source-waits-for-ever" "S9.1";
+    /// The host is not told when the migrated client has left.
+    CompletionUntold "completion-untold" "S9.2";
+    /// A second destination is announced without CANCEL for the first.
+    SecondBeginWithoutCancel "second-begin-without-cancel" "S10.1";
+    /// The message that completes the migration on the main channel is sent twice.
+    CompletionSentTwice "completion-sent-twice" "Q1";
+    /// INIT after the client's END, or the seamless ACK, is sent twice.
+    AnswerSentTwice "answer-sent-twice" "Q2";
+    /// The inputs channel's data has another magic.
+    MagicOfDataWrong "magic-of-data-wrong" "D1";
+    /// The inputs channel's data has version 99.
+    VersionOfDataWrong "version-of-data-wrong" "D2";
+    /// The inputs channel's data lacks its last byte.
+    DataTruncated "data-truncated" "D3";
+    /// INIT is sent as soon as a migrating client links its first child channel.
+    InitBeforeEnd "init-before-end" "T2.1";
+    /// INIT for a migrated client names a new session.
+    InitWithNewSessionId "init-with-new-session-id" "T2.2";
+    /// NAME follows INIT for a migrated client.
+    NameAfterSemiSeamless "name-after-semi-seamless" "T2.3";
+    /// The channels linked before the client's END never start.
+    HeldChannelsForgotten "held-channels-forgotten" "T2.4";
+    /// DO_SEAMLESS with a supported version is answered with NACK.
+    SupportedVersionRefused "supported-version-refused" "T3.1";
+    /// DO_SEAMLESS with any version is answered with ACK.
+    AnyVersionAcked "any-version-acked" "T3.2";
+    /// A second DO_SEAMLESS is answered with ACK.
+    SecondDoSeamlessAcked "second-do-seamless-acked" "T3.3";
+    /// INIT after the main channel's data.
+    InitAfterSeamless "init-after-seamless" "T3.4";
+    /// No MULTI_MEDIA_TIME after the main channel's data.
+    MultiMediaTimeMissing "multi-media-time-missing" "T3.5";
+    /// ATTACH_CHANNELS is still ignored when a seamless migration is complete.
+    AttachIgnoredAfterSeamless "attach-ignored-after-seamless" "T4";
+    /// ATTACH_CHANNELS is answered during migration.
+    AttachAnsweredWhileMigrating "attach-answered-while-migrating" "T5";
+    /// A second END is answered with another INIT.
+    SecondEndAnswered "second-end-answered" "T7";
+    /// A host that has taken a guest over greets no new client.
+    NoInitAfterMigration "no-init-after-migration" "T11";
+    /// A host that has taken a guest over announces no further migration.
+    NoBeginAfterTakeover "no-begin-after-takeover" "R1";
+}
+
+impl fmt::Display for Defect {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+/// No defect has this name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no defect is called `{0}`")]
+pub struct UnknownDefect(pub String);
+
+impl FromStr for Defect {
+    type Err = UnknownDefect;
+
+    fn from_str(name: &str) -> Result<Self, UnknownDefect> {
+        Self::ALL.iter().copied().find(|defect| defect.name() == name).ok_or_else(|| UnknownDefect(name.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_defect_is_found_by_its_name() {
+        for defect in Defect::ALL {
+            assert_eq!(defect.name().parse(), Ok(*defect), "names are unique");
+            assert!(defect.name().bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'));
+        }
+        assert_eq!("none".parse::<Defect>(), Err(UnknownDefect("none".to_owned())));
+    }
+}

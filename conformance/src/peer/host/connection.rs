@@ -1,0 +1,257 @@
+//! One connection to a host: its link stage, then its messages in both directions.
+
+use std::{sync::Arc, time::Duration};
+
+use spice_migration::{
+    ChannelType,
+    caps::{CapabilityWords, CommonCapability, DisplayCapability, InputsCapability, MainCapability, word},
+    error::Fault,
+    frame::{Deframer, HeaderKind},
+    limits,
+    link::{
+        AuthMechanism, Capabilities, LINK_HEADER_LEN, LINK_MESSAGE_LEN, LinkError, LinkHeader, LinkMessage, LinkReply,
+        MAGIC, PUBLIC_KEY_LEN, TICKET_LEN, VERSION_MAJOR, VERSION_MINOR,
+    },
+    message::ChannelId,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::mpsc,
+    time::timeout,
+};
+
+use super::server::Input;
+use crate::peer::{defect::Defect, ticket::TicketKey};
+
+/// How long a client may take for the link stage.
+const LINK_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a client may take to read one message.
+const WRITE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a closed connection still takes what the client sends.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Largest body of a client's message.
+const MAX_CLIENT_BODY: u32 = 1024 * 1024;
+
+/// Bytes taken off the socket at once.
+const READ_LEN: usize = 16 * 1024;
+
+/// Most chunks that wait to be written. One read holds at most 2730 messages, each answered with at most three, and
+/// nothing is read while answers wait: only a client that does not read gets beyond.
+const OUTBOUND_LEN: usize = 10_000;
+
+/// What all link stages of a host have in common.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) password: Option<String>,
+    pub(super) defect: Option<Defect>,
+}
+
+/// A client has authenticated itself. The server sends the link result, and then messages, to `outbound`; when it drops
+/// that, the connection is closed behind what was sent.
+#[derive(Debug)]
+pub(super) struct Link {
+    /// Names this connection among all that the host ever had.
+    pub(super) connection: u64,
+    /// What the client says that it belongs to: 0, or a session's id.
+    pub(super) connection_id: u32,
+    pub(super) channel: ChannelId,
+    /// The first word of the client's capabilities for this channel type.
+    pub(super) capabilities: u32,
+    /// As both sides' capabilities have it.
+    pub(super) header: HeaderKind,
+    pub(super) outbound: mpsc::Sender<Vec<u8>>,
+}
+
+/// Serves one connection to its end.
+pub(super) async fn run(mut stream: TcpStream, connection: u64, settings: Arc<Settings>, inputs: mpsc::Sender<Input>) {
+    let (outbound, mut queue) = mpsc::channel(OUTBOUND_LEN);
+    let linked = timeout(LINK_DEADLINE, link(&mut stream, connection, &settings, outbound)).await;
+    if let Ok(Some(link)) = linked {
+        let header = link.header;
+        if inputs.send(Input::Link(link)).await.is_ok() {
+            exchange(&mut stream, header, connection, &mut queue, &inputs).await;
+            // The host has ended if nobody takes this. Otherwise the queue ends behind the last answers, which a client that
+            // has only closed its own direction still reads.
+            let _ = inputs.send(Input::Closed { connection }).await;
+            while let Some(bytes) = queue.recv().await
+                && let Ok(Ok(())) = timeout(WRITE_DEADLINE, stream.write_all(&bytes)).await
+            {}
+        }
+    }
+    // The client sees the end now, but what it still sends is taken: a socket closed with bytes unread would reset the
+    // connection, and the client might lose our last ones.
+    let _ = stream.shutdown().await;
+    let mut discarded = [0; 4096];
+    let _ = timeout(LINGER, async { while stream.read(&mut discarded).await.is_ok_and(|length| length > 0) {} }).await;
+}
+
+/// Messages both ways, until either side ends the connection.
+async fn exchange(
+    stream: &mut TcpStream,
+    header: HeaderKind,
+    connection: u64,
+    queue: &mut mpsc::Receiver<Vec<u8>>,
+    inputs: &mpsc::Sender<Input>,
+) {
+    let mut deframer = Deframer::new(header).with_limit(MAX_CLIENT_BODY);
+    let mut buffer = vec![0; READ_LEN];
+    loop {
+        tokio::select! {
+            // Answers first: a client that does not take them is not listened to either.
+            biased;
+            bytes = queue.recv() => {
+                let Some(bytes) = bytes else { return };
+                let Ok(Ok(())) = timeout(WRITE_DEADLINE, stream.write_all(&bytes)).await else { return };
+            }
+            read = stream.read(&mut buffer) => {
+                let Ok(length @ 1..) = read else { return };
+                deframer.push(&buffer[..length]);
+                loop {
+                    let Ok(frame) = deframer.next_frame() else { return };
+                    let Some(frame) = frame else { break };
+                    let message = Input::Message { connection, id: frame.header.id, body: frame.body.to_vec() };
+                    if inputs.send(message).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The link stage up to the result; `None` if it fails.
+async fn link(
+    stream: &mut TcpStream,
+    connection: u64,
+    settings: &Settings,
+    outbound: mpsc::Sender<Vec<u8>>,
+) -> Option<Link> {
+    let has = |defect| settings.defect == Some(defect);
+    let error_if = |defect, otherwise| if has(defect) { LinkError::ERROR } else { otherwise };
+
+    let mut header = [0; LINK_HEADER_LEN];
+    let checked = if has(Defect::MagicCheckedLate) { LINK_HEADER_LEN } else { MAGIC.len() };
+    stream.read_exact(&mut header[..checked]).await.ok()?;
+    if !header.starts_with(&MAGIC) {
+        return refuse(stream, error_if(Defect::MagicAnsweredWithError, LinkError::INVALID_MAGIC)).await;
+    }
+    if has(Defect::LinkNeedsWholeSegments) && !rest_has_arrived(stream).await {
+        return None;
+    }
+    stream.read_exact(&mut header[checked..]).await.ok()?;
+    let [_, major, minor, size] = header.as_chunks().0 else { return None };
+    let [major, minor, size] = [major, minor, size].map(|word| u32::from_le_bytes(*word));
+    if major == 0 {
+        return None;
+    }
+    if (major != VERSION_MAJOR && !has(Defect::OtherMajorAccepted))
+        || (minor != VERSION_MINOR && has(Defect::MinorChecked))
+    {
+        return refuse(stream, LinkError::VERSION_MISMATCH).await;
+    }
+    let size = usize::try_from(size).ok()?;
+    if size < LINK_MESSAGE_LEN {
+        return refuse(stream, error_if(Defect::SmallSizeAnsweredWithError, LinkError::INVALID_DATA)).await;
+    }
+    let largest =
+        if has(Defect::LargeSizeAccepted) { 64 * 1024 } else { usize::try_from(limits::MAX_LINK_BODY).ok()? };
+    if size > largest {
+        return refuse(stream, LinkError::INVALID_DATA).await;
+    }
+
+    let mut body = vec![0; size];
+    stream.read_exact(&mut body).await.ok()?;
+    let message = match LinkMessage::decode(&body) {
+        Ok(message) => message,
+        Err(error) => {
+            let defect = match error.fault {
+                Fault::LimitExceeded => Defect::TooManyWordsAnsweredWithError,
+                _ => Defect::WordsOutsideAnsweredWithError,
+            };
+            return refuse(stream, error_if(defect, LinkError::INVALID_DATA)).await;
+        }
+    };
+    let public_key = if has(Defect::PublicKeyMalformed) { [0; PUBLIC_KEY_LEN] } else { TicketKey::shared().public() };
+    let common = [COMMON_CAPABILITIES.to_le_bytes()];
+    let channel = channel_capabilities(message.channel_type).map(u32::to_le_bytes);
+    let capabilities =
+        Capabilities { common: CapabilityWords::new(&common), channel: CapabilityWords::new(channel.as_slice()) };
+    reply(stream, &LinkReply { error: LinkError::OK, public_key, capabilities }).await?;
+
+    let client_has = |capability| message.capabilities.common.has(capability);
+    if client_has(CommonCapability::AUTH_SELECTION) || has(Defect::MechanismAlwaysAwaited) {
+        let mechanism = AuthMechanism(stream.read_u32_le().await.ok()?);
+        if mechanism != AuthMechanism::SPICE && !has(Defect::UnknownMechanismAccepted) {
+            return refuse(stream, LinkError::INVALID_DATA).await;
+        }
+    }
+    let mut ticket = [0; TICKET_LEN];
+    stream.read_exact(&mut ticket).await.ok()?;
+    if let Some(password) = &settings.password {
+        // Decryption takes milliseconds in which the other connections must not wait.
+        let sent = tokio::task::spawn_blocking(move || TicketKey::shared().password(&ticket)).await.ok()?;
+        let right = sent.as_deref() == Some(password.as_bytes()) && !has(Defect::RightTicketRefused);
+        if !right && !has(Defect::AnyTicketAccepted) {
+            stream.write_u32_le(LinkError::PERMISSION_DENIED.0).await.ok()?;
+            return None;
+        }
+    }
+    Some(Link {
+        connection,
+        connection_id: message.connection_id,
+        channel: ChannelId { channel_type: message.channel_type, id: message.channel_id },
+        capabilities: message.capabilities.channel.words().next().unwrap_or(0),
+        header: if client_has(CommonCapability::MINI_HEADER) { HeaderKind::Mini } else { HeaderKind::Full },
+        outbound,
+    })
+}
+
+const COMMON_CAPABILITIES: u32 = 1 << CommonCapability::AUTH_SELECTION.0
+    | 1 << CommonCapability::AUTH_SPICE.0
+    | 1 << CommonCapability::MINI_HEADER.0;
+
+/// What spice-server has, as far as this host means it.
+fn channel_capabilities(channel_type: ChannelType) -> Option<u32> {
+    match channel_type {
+        ChannelType::MAIN => Some(word(&[
+            MainCapability::SEMI_SEAMLESS_MIGRATE,
+            MainCapability::NAME_AND_UUID,
+            MainCapability::AGENT_CONNECTED_TOKENS,
+            MainCapability::SEAMLESS_MIGRATE,
+        ])),
+        ChannelType::DISPLAY => Some(word(&[DisplayCapability::MONITORS_CONFIG])),
+        ChannelType::INPUTS => Some(word(&[InputsCapability::KEY_SCANCODE])),
+        _ => None,
+    }
+}
+
+/// Ends the link stage with an error.
+async fn refuse(stream: &mut TcpStream, error: LinkError) -> Option<Link> {
+    let reply_with_error = LinkReply { error, public_key: [0; PUBLIC_KEY_LEN], capabilities: Capabilities::default() };
+    reply(stream, &reply_with_error).await?;
+    None
+}
+
+async fn reply(stream: &mut TcpStream, reply: &LinkReply<'_>) -> Option<()> {
+    let length = reply.encoded_len();
+    let mut bytes = LinkHeader::new(u32::try_from(length).ok()?).encode().to_vec();
+    bytes.resize(LINK_HEADER_LEN + length, 0);
+    reply.encode(&mut bytes[LINK_HEADER_LEN..]).ok()?;
+    stream.write_all(&bytes).await.ok()
+}
+
+/// Whether what follows the magic has arrived all at once; a header that is refused in any case needs nothing behind it.
+async fn rest_has_arrived(stream: &TcpStream) -> bool {
+    let mut rest = [0; LINK_HEADER_LEN - MAGIC.len() + limits::MAX_LINK_BODY as usize];
+    let Ok(arrived) = stream.peek(&mut rest).await else { return false };
+    let ([major, _, size, ..], _) = rest[..arrived].as_chunks() else { return false };
+    let message_len = match (u32::from_le_bytes(*major), u32::from_le_bytes(*size)) {
+        (VERSION_MAJOR, size @ 18..=limits::MAX_LINK_BODY) => usize::try_from(size).unwrap_or(usize::MAX),
+        _ => 0,
+    };
+    arrived >= LINK_HEADER_LEN - MAGIC.len() + message_len
+}

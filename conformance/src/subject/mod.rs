@@ -1,0 +1,271 @@
+//! The party under test: how its hosts are started, controlled and asked whether they still live.
+
+pub mod qemu;
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    peer::{defect::Defect, host::EmbeddedHost},
+    trace::Trace,
+};
+use qemu::{Qemu, QemuHost};
+
+/// The kind of host under test.
+#[derive(Clone, Debug)]
+pub enum Subject {
+    /// The embedded reference hosts, perhaps with a defect.
+    Embedded(Option<Defect>),
+    /// Real QEMU processes.
+    Qemu(Qemu),
+}
+
+impl Subject {
+    /// How long a source waits for its client, by design or by measurement.
+    #[must_use]
+    pub const fn migrate_timeout(&self) -> Duration {
+        match self {
+            Self::Embedded(_) => Duration::from_millis(400),
+            // spice-server's MIGRATE_TIMEOUT.
+            Self::Qemu(_) => Duration::from_secs(10),
+        }
+    }
+
+    /// How long the suite waits for anything that should come at once. Real hosts answer within 60 ms on an idle machine;
+    /// the rest is for busy ones.
+    #[must_use]
+    pub const fn patience(&self) -> Duration {
+        match self {
+            Self::Embedded(_) => Duration::from_millis(2500),
+            Self::Qemu(_) => Duration::from_secs(5),
+        }
+    }
+
+    pub(crate) async fn start(
+        &self,
+        directory: &Path,
+        options: &HostOptions,
+        trace: &Trace,
+    ) -> Result<Host, StartError> {
+        match self {
+            Self::Embedded(defect) => {
+                EmbeddedHost::start(options, *defect, self.migrate_timeout(), trace).await.map(Host::Embedded)
+            }
+            Self::Qemu(qemu) => qemu.start(directory, options, trace).await.map(|host| Host::Qemu(Box::new(host))),
+        }
+    }
+}
+
+/// One running host.
+#[derive(Debug)]
+pub enum Host {
+    /// In this process.
+    Embedded(EmbeddedHost),
+    /// A QEMU process.
+    Qemu(Box<QemuHost>),
+}
+
+/// Hands a call on to the host, whichever kind it is.
+macro_rules! on_host {
+    ($host:expr, $inner:ident => $call:expr) => {
+        match $host {
+            Host::Embedded($inner) => $call,
+            Host::Qemu($inner) => $call,
+        }
+    };
+}
+
+impl Host {
+    /// Its name in the trace.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        on_host!(self, host => host.name())
+    }
+
+    /// Where its SPICE server listens.
+    #[must_use]
+    pub fn spice(&self) -> SocketAddr {
+        on_host!(self, host => host.spice())
+    }
+
+    /// Has the server announce a destination to its clients.
+    ///
+    /// # Errors
+    /// When the host refuses or does not answer; so in all of these.
+    pub async fn migrate_info(&mut self, destination: &Destination) -> Result<(), ControlError> {
+        on_host!(self, host => host.migrate_info(destination).await)
+    }
+
+    /// Starts the VM migration to another host of the same kind.
+    ///
+    /// # Errors
+    /// See [`Self::migrate_info`].
+    pub async fn migrate(&mut self, target: &Self) -> Result<(), ControlError> {
+        match (self, target) {
+            (Self::Embedded(source), Self::Embedded(target)) => source.migrate(target).await,
+            (Self::Qemu(source), Self::Qemu(target)) => source.migrate(target).await,
+            (source, _) => Err(ControlError {
+                party: source.name().to_owned(),
+                command: "migrate",
+                reason: "the target is a host of another kind".to_owned(),
+            }),
+        }
+    }
+
+    /// Starts a VM migration that fails.
+    ///
+    /// # Errors
+    /// See [`Self::migrate_info`].
+    pub async fn migrate_to_nowhere(&mut self) -> Result<(), ControlError> {
+        on_host!(self, host => host.migrate_to_nowhere().await)
+    }
+
+    /// Makes the next VM migration so slow that it can be cancelled.
+    ///
+    /// # Errors
+    /// See [`Self::migrate_info`].
+    pub async fn throttle(&mut self) -> Result<(), ControlError> {
+        on_host!(self, host => host.throttle().await)
+    }
+
+    /// Cancels the VM migration.
+    ///
+    /// # Errors
+    /// See [`Self::migrate_info`].
+    pub async fn cancel(&mut self) -> Result<(), ControlError> {
+        on_host!(self, host => host.cancel().await)
+    }
+
+    /// Waits for the next event of a kind that was not waited for before; tells when it came.
+    ///
+    /// # Errors
+    /// When it does not come before the deadline.
+    pub async fn wait_for(&mut self, event: HostEvent, deadline: Duration) -> Result<Instant, ControlError> {
+        on_host!(self, host => host.wait_for(event, deadline).await)
+    }
+
+    /// Whether an event has come, without waiting.
+    #[must_use]
+    pub fn seen(&self, event: HostEvent) -> bool {
+        on_host!(self, host => host.seen(event))
+    }
+
+    /// Whether the host lives and its control answers.
+    pub async fn liveness(&mut self, deadline: Duration) -> Liveness {
+        on_host!(self, host => host.liveness(deadline).await)
+    }
+
+    /// Ends it.
+    pub async fn stop(self) {
+        on_host!(self, host => host.stop().await);
+    }
+}
+
+/// What a host is started with.
+#[derive(Clone, Debug)]
+pub struct HostOptions {
+    /// The host's name in the trace and in the guest's NAME message: `source`, `target`, …
+    pub name: String,
+    /// Whether the host lets its server announce seamless migration.
+    pub seamless: bool,
+    /// The SPICE ticket; `None` switches ticketing off.
+    pub password: Option<String>,
+    /// Whether the host waits for an incoming guest instead of running its own.
+    pub incoming: bool,
+}
+
+/// Where a client is told to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// The host name as announced, opaque to the suite.
+    pub host: String,
+    /// The plaintext port; `None` means that none is given.
+    pub port: Option<u16>,
+    /// The TLS port; `None` means that none is given.
+    pub tls_port: Option<u16>,
+    /// The certificate's subject that the client is to verify.
+    pub cert_subject: Option<String>,
+}
+
+impl Destination {
+    /// A plaintext destination at a socket address.
+    #[must_use]
+    pub fn plain(address: SocketAddr) -> Self {
+        Self { host: address.ip().to_string(), port: Some(address.port()), tls_port: None, cert_subject: None }
+    }
+}
+
+/// Something that a host reported about itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostEvent {
+    /// The guest stopped.
+    Stop,
+    /// The guest runs (again).
+    Resume,
+    /// The VM migration is complete.
+    MigrationCompleted,
+    /// The VM migration failed.
+    MigrationFailed,
+    /// The VM migration was cancelled.
+    MigrationCancelled,
+    /// The SPICE server says that it is done with its migrating client (QEMU: `SPICE_MIGRATE_COMPLETED`).
+    ClientMigrationCompleted,
+}
+
+/// Whether a party still lives after a case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Liveness {
+    /// The process lives and its control socket answers.
+    Alive,
+    /// The process lives, but something did not answer in time: what.
+    Unresponsive(String),
+    /// The process is gone.
+    Exited {
+        /// The exit code, when it exited by itself.
+        code: Option<i32>,
+        /// The signal that ended it.
+        signal: Option<i32>,
+        /// The last lines that it printed.
+        printed: String,
+    },
+}
+
+/// A host could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The program is not there; the message names it and the package that has it.
+    #[error(
+        "cannot run `{program}`: {reason}. It is in Debian's package `{package}` (apt-get install {package}), or name another binary with --qemu=BINARY"
+    )]
+    MissingProgram {
+        /// The program as asked for.
+        program: String,
+        /// Debian's package that holds it.
+        package: &'static str,
+        /// What the system said.
+        reason: String,
+    },
+    /// It started but did not become ready.
+    #[error("{name} did not become ready: {reason}")]
+    NotReady {
+        /// The host's name.
+        name: String,
+        /// Why, with what it printed.
+        reason: String,
+    },
+}
+
+/// A control command failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{party}: {command}: {reason}")]
+pub struct ControlError {
+    /// The host's name.
+    pub party: String,
+    /// What was asked of it.
+    pub command: &'static str,
+    /// What it answered, or that it did not.
+    pub reason: String,
+}
