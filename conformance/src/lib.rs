@@ -3,7 +3,11 @@
 
 pub mod case;
 pub mod cases;
+pub mod cli;
 pub mod context;
 pub mod peer;
+pub mod registry;
+pub mod report;
+pub mod runner;
 pub mod subject;
 pub mod trace;

@@ -1,0 +1,321 @@
+//! The command line.
+
+use std::{
+    collections::hash_map::RandomState,
+    env,
+    fs::File,
+    future::Future,
+    hash::{BuildHasher, Hasher},
+    io::{self, BufWriter},
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    pin::pin,
+    process::ExitCode,
+    thread,
+    time::Instant,
+};
+
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use glob::Pattern;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    case::{Case, Context, Level},
+    cases,
+    context::Survey,
+    peer::defect::Defect,
+    registry::Registry,
+    report::{Exit, Report, json, text},
+    runner::Plan,
+    subject::{Subject, qemu::Qemu},
+};
+
+/// How alike an unknown id and a known one must be for the known one to be suggested; 1 is equal.
+const SUGGESTION_THRESHOLD: f64 = 0.8;
+
+/// How many ids are suggested at most.
+const SUGGESTIONS: usize = 5;
+
+/// Runs the command that the process was started with.
+#[must_use]
+pub fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Run(options) => run(&options),
+        Command::List(options) => list(&options),
+        Command::Explain { id } => explain(&id),
+    };
+    let exit = done.unwrap_or_else(|refusal| {
+        eprintln!("error: {}", refusal.message);
+        refusal.exit
+    });
+    exit.into()
+}
+
+/// Validates SPICE servers and their hosts in migrations: plays the client against two hosts, and judges what they send.
+#[derive(Parser)]
+#[command(name = "spice-conformance", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the cases against the chosen peer; without one, against the embedded reference hosts
+    #[command(after_help = EXIT_CODES)]
+    Run(RunOptions),
+    /// Lists the cases: id, level, requirements, title
+    List(ListOptions),
+    /// Explains a case or a requirement
+    Explain {
+        /// The id of a case, as `list` shows it, or of a requirement, such as L1.1
+        id: String,
+    },
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    at least one case was judged, and every outcome is as expected
+  1    a case failed or was inconclusive
+  2    the command line cannot be carried out
+  3    the peer could not be reached or started
+  4    no case was judged
+  70   the suite itself has a bug
+  130  Ctrl-C";
+
+#[derive(Args)]
+struct RunOptions {
+    #[command(flatten)]
+    selection: Selection,
+    /// Runs against two QEMU processes, which are started for each case
+    #[arg(
+        long,
+        value_name = "BINARY",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "qemu-system-x86_64"
+    )]
+    qemu: Option<PathBuf>,
+    /// Switches one defect of the embedded hosts on
+    #[arg(long, value_name = "NAME", value_parser = defect, conflicts_with = "qemu", hide = true)]
+    defect: Option<Defect>,
+    /// What random choices are made from, to repeat a run; random if not given
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// How many cases are run at the same time; the number of cores if not given
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
+    /// Starts no case any more after the first unexpected outcome
+    #[arg(long)]
+    fail_fast: bool,
+    /// Writes a report for programs, too; may be given several times
+    #[arg(long, value_name = "json=FILE", value_parser = report_path)]
+    report: Vec<PathBuf>,
+}
+
+#[derive(Args)]
+struct ListOptions {
+    #[command(flatten)]
+    selection: Selection,
+    /// How the list is written
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// Which cases a command is about.
+#[derive(Args)]
+struct Selection {
+    /// Only cases whose id matches one of these patterns, such as 'seamless/*'
+    #[arg(long, value_name = "GLOB", num_args = 1.., value_parser = Pattern::new)]
+    filter: Vec<Pattern>,
+    /// No cases whose id matches one of these patterns
+    #[arg(long, value_name = "GLOB", num_args = 1.., value_parser = Pattern::new)]
+    exclude: Vec<Pattern>,
+    /// Only cases that are at least this strict; `observed` ones never change the exit code
+    #[arg(long, value_name = "LEVEL", value_parser = level_parser(), default_value = "should")]
+    level: Level,
+}
+
+impl Selection {
+    fn cases(&self) -> Result<Vec<&'static Case>, Refusal> {
+        let matches = |patterns: &[Pattern], case: &Case| patterns.iter().any(|pattern| pattern.matches(case.id));
+        let selected: Vec<_> = cases::all()
+            .filter(|case| self.filter.is_empty() || matches(&self.filter, case))
+            .filter(|case| !matches(&self.exclude, case))
+            .filter(|case| case.level >= self.level)
+            .collect();
+        if selected.is_empty() {
+            let message = format!(
+                "none of the {} cases is selected by --filter, --exclude and --level {}; \
+                 `spice-conformance list --level observed` lists them all",
+                cases::all().count(),
+                self.level
+            );
+            return Err(Refusal { exit: Exit::NothingJudged, message });
+        }
+        Ok(selected)
+    }
+}
+
+/// Why a command is not carried out.
+struct Refusal {
+    exit: Exit,
+    message: String,
+}
+
+/// The system denies what any program may ask of it, such as a temporary folder.
+impl From<io::Error> for Refusal {
+    fn from(error: io::Error) -> Self {
+        Self { exit: Exit::PeerUnreachable, message: error.to_string() }
+    }
+}
+
+fn run(options: &RunOptions) -> Result<Exit, Refusal> {
+    // Before anything else: a run whose report cannot be written is a waste.
+    let mut files = Vec::new();
+    for path in &options.report {
+        files.push((path, File::create(path).map_err(|error| report_refusal(path, &error))?));
+    }
+    let cases = options.selection.cases()?;
+    let seed = options.seed.unwrap_or_else(random_seed);
+    let jobs = options.jobs.or_else(|| thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
+
+    let runtime = tokio::runtime::Runtime::new()?;
+    let report = runtime.block_on(async {
+        let began = Instant::now();
+        let mut interrupt = pin!(interruption()?);
+        let (subject, peer) = tokio::select! {
+            reached = reach(options) => reached?,
+            () = &mut interrupt => {
+                let message = "interrupted before the first case".to_owned();
+                return Err(Refusal { exit: Exit::Interrupted, message });
+            }
+        };
+        let plan = Plan { cases, subject, jobs, fail_fast: options.fail_fast };
+        let mut live = text::Live::new(&peer, seed, &plan);
+        let run = plan.run(interrupt, |progress| live.observe(progress)).await;
+        let (selected, elapsed) = (plan.cases.len(), began.elapsed());
+        let report = Report { command: command_line(), seed, peer, selected, run, elapsed };
+        live.finish(&report);
+        Ok(report)
+    })?;
+    for (path, file) in files {
+        json::write(&report, BufWriter::new(file)).map_err(|error| report_refusal(path, &error))?;
+    }
+    Ok(report.exit())
+}
+
+fn list(options: &ListOptions) -> Result<Exit, Refusal> {
+    let cases = options.selection.cases()?;
+    text::print(&match options.format {
+        Format::Text => text::list(&cases),
+        Format::Json => json::list(&cases),
+    });
+    Ok(Exit::AsExpected)
+}
+
+fn explain(id: &str) -> Result<Exit, Refusal> {
+    if let Some(explanation) = text::explain(id) {
+        text::print(&explanation);
+        return Ok(Exit::AsExpected);
+    }
+    let requirements = Registry::get().requirements.iter().map(|requirement| requirement.id.as_str());
+    let known = cases::all().map(|case| case.id).chain(requirements);
+    let mut near: Vec<(f64, &str)> = known
+        .map(|known| (strsim::jaro_winkler(&known.to_lowercase(), &id.to_lowercase()), known))
+        .filter(|(likeness, _)| *likeness >= SUGGESTION_THRESHOLD)
+        .collect();
+    near.sort_by(|(left, _), (right, _)| right.total_cmp(left));
+    let mut message = format!("no case and no requirement has the id `{id}`");
+    if !near.is_empty() {
+        let near: Vec<&str> = near.iter().take(SUGGESTIONS).map(|(_, known)| *known).collect();
+        message += &format!("; near it are: {}", near.join(", "));
+    }
+    message += "; `spice-conformance list --level observed` lists all cases with their requirements";
+    Err(Refusal { exit: Exit::Usage, message })
+}
+
+/// Makes sure that the peer can be tested at all.
+async fn reach(options: &RunOptions) -> Result<(Subject, Survey), Refusal> {
+    let refusal = |message: String| Refusal { exit: Exit::PeerUnreachable, message };
+    let (subject, surveyed) = match &options.qemu {
+        Some(binary) => {
+            let subject = Subject::Qemu(Qemu::probe(binary).await.map_err(|error| refusal(error.to_string()))?);
+            (subject.clone(), subject)
+        }
+        // The embedded hosts are there; a defect that keeps clients out is for the cases to find.
+        None => (Subject::Embedded(options.defect), Subject::Embedded(None)),
+    };
+    let mut context = Context::new(surveyed)?;
+    let survey = context.survey().await;
+    context.finish().await;
+    Ok((subject, survey.map_err(|error| refusal(error.to_string()))?))
+}
+
+/// Completes on Ctrl-C or when the process is told to end.
+fn interruption() -> io::Result<impl Future<Output = ()>> {
+    let mut interrupts = signal(SignalKind::interrupt())?;
+    let mut terminations = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupts.recv() => {}
+            _ = terminations.recv() => {}
+        }
+    })
+}
+
+/// Within 32 bits: every reader of JSON keeps these exactly.
+fn random_seed() -> u64 {
+    RandomState::new().build_hasher().finish() & u64::from(u32::MAX)
+}
+
+/// The process's command line, for a shell.
+fn command_line() -> String {
+    let quoted = |argument: String| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,+@%".contains(c);
+        if !argument.is_empty() && argument.chars().all(plain) {
+            return argument;
+        }
+        format!("'{}'", argument.replace('\'', r"'\''"))
+    };
+    let arguments: Vec<String> =
+        env::args_os().map(|argument| quoted(argument.to_string_lossy().into_owned())).collect();
+    arguments.join(" ")
+}
+
+fn report_path(value: &str) -> Result<PathBuf, String> {
+    match value.split_once('=') {
+        Some(("json", path)) if !path.is_empty() => Ok(path.into()),
+        _ => Err("a report is asked for as json=FILE".to_owned()),
+    }
+}
+
+fn defect(name: &str) -> Result<Defect, String> {
+    name.parse().map_err(|error| {
+        let names: Vec<&str> = Defect::ALL.iter().map(|defect| defect.name()).collect();
+        format!("{error}; there are: {}", names.join(", "))
+    })
+}
+
+fn level_parser() -> impl TypedValueParser<Value = Level> {
+    PossibleValuesParser::new(["must", "should", "observed"]).map(|name| match name.as_str() {
+        "must" => Level::Must,
+        "should" => Level::Should,
+        _ => Level::Observed,
+    })
+}
+
+fn report_refusal(path: &Path, error: &io::Error) -> Refusal {
+    let message =
+        format!("--report json={0}: {error}; name a file in a folder that exists and can be written", path.display());
+    Refusal { exit: Exit::Usage, message }
+}

@@ -1,0 +1,269 @@
+//! The reports for people.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    fmt::{self, Write as _},
+    io::{self, IsTerminal, Write},
+    time::Duration,
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use owo_colors::{OwoColorize, Style};
+
+use super::Report;
+use crate::{
+    case::{Case, Failure, Level, Scheme, Stop},
+    cases,
+    context::Survey,
+    registry::{Registry, Requirement, Status},
+    runner::{CaseResult, Outcome, Plan, Progress},
+};
+
+/// How many of the last lines of a failed case's trace are shown.
+const TRACE_LINES: usize = 15;
+
+/// How many inconclusive cases are told in detail: when there are more they tend to have one cause.
+const INCONCLUSIVE_DETAILS: usize = 3;
+
+/// How often the spinner of the progress bar turns.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Tells about a run on the standard output while it goes on: a line for each case that ended, and on a terminal a bar.
+pub struct Live {
+    bar: ProgressBar,
+    colours: bool,
+    /// The cases that are being run.
+    running: Vec<&'static str>,
+    /// The length of the longest case id.
+    width: usize,
+}
+
+impl Live {
+    /// Prints the header.
+    #[must_use]
+    pub fn new(peer: &Survey, seed: u64, plan: &Plan) -> Self {
+        let Survey { kind, name, version, .. } = peer;
+        let count = plan.cases.len();
+        print(&format!("{name} {version} ({kind}), seed {seed}, {}\n", counted(count, "case")));
+
+        // Hidden unless the standard output is a terminal.
+        let bar = ProgressBar::with_draw_target(Some(count as u64), ProgressDrawTarget::stdout());
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {pos}/{len} {elapsed} {wide_msg}") {
+            bar.set_style(style);
+        }
+        if !bar.is_hidden() {
+            bar.enable_steady_tick(TICK);
+        }
+        let width = plan.cases.iter().map(|case| case.id.len()).max().unwrap_or_default();
+        Self { bar, colours: colours(), running: Vec::new(), width }
+    }
+
+    /// Tells what happened to a case.
+    pub fn observe(&mut self, progress: Progress<'_>) {
+        match progress {
+            Progress::Started(case) => self.running.push(case.id),
+            Progress::Ended(result) => {
+                self.running.retain(|id| *id != result.case.id);
+                let line = line(result, self.width, self.colours);
+                self.bar.suspend(|| print(&line));
+                self.bar.inc(1);
+            }
+        }
+        self.bar.set_message(self.running.join(" "));
+    }
+
+    /// Prints what is to be told of the cases that failed or were inconclusive, and the summary.
+    pub fn finish(self, report: &Report) {
+        self.bar.finish_and_clear();
+        let ended_as = |outcome| report.run.results.iter().filter(move |result| result.outcome() == outcome);
+        let inconclusive = ended_as(Outcome::Inconclusive).take(INCONCLUSIVE_DETAILS);
+        for result in ended_as(Outcome::Fail).chain(inconclusive) {
+            print(&details(result, self.colours));
+        }
+        print(&summary(report));
+    }
+}
+
+/// Writes to the standard output. That nobody reads it any more, as behind `| head`, is no reason to fail.
+pub fn print(text: &str) {
+    let mut output = io::stdout().lock();
+    let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());
+}
+
+/// The list of cases, one line each.
+#[must_use]
+pub fn list(cases: &[&'static Case]) -> String {
+    let requirements = |case: &Case| case.requirements.join(" ");
+    let id_width = cases.iter().map(|case| case.id.len()).max().unwrap_or_default();
+    let requirements_width = cases.iter().map(|case| requirements(case).len()).max().unwrap_or_default();
+    let mut text = String::new();
+    for case in cases {
+        let (id, level, title, requirements) = (case.id, case.level, case.title, requirements(case));
+        let _ = writeln!(text, "{id:id_width$}  {level:8}  server  {requirements:requirements_width$}  {title}");
+    }
+    text
+}
+
+/// All that is known of the case or requirement with this id.
+#[must_use]
+pub fn explain(id: &str) -> Option<String> {
+    let case = cases::all().find(|case| case.id == id).map(explain_case);
+    case.or_else(|| Registry::get().requirement(id).map(explain_requirement))
+}
+
+fn explain_case(case: &'static Case) -> String {
+    let Case { id, title, level, sent, expected, .. } = case;
+    let mut text = format!("{id}\n{title}.\n\n");
+    let _ = writeln!(text, "level     {level}");
+    let _ = writeln!(text, "subject   server");
+    let _ = writeln!(text, "sent      {sent}");
+    let _ = writeln!(text, "expected  {expected}");
+    let level = if *level < Level::Should { format!(" --level {level}") } else { String::new() };
+    let _ = writeln!(text, "run it    spice-conformance run{level} --filter {id}");
+    for id in case.requirements {
+        let Some(Requirement { level, role, statement, sources, .. }) = Registry::get().requirement(id) else {
+            continue;
+        };
+        let _ = writeln!(text, "\nrequirement {id} ({level}, {role})\n  {statement}");
+        for source in sources {
+            let _ = writeln!(text, "  - {source}");
+        }
+    }
+    text
+}
+
+fn explain_requirement(requirement: &Requirement) -> String {
+    let Requirement { id, level, role, statement, sources, status } = requirement;
+    let mut text = format!("{id}\n{statement}\n\n");
+    let _ = writeln!(text, "level     {level}");
+    let _ = writeln!(text, "role      {role}");
+    let _ = match status {
+        Status::Covered => writeln!(text, "status    covered"),
+        Status::Untested(reason) => writeln!(text, "status    untested: {reason}"),
+    };
+    text.push_str("\nsources\n");
+    for source in sources {
+        let _ = writeln!(text, "  - {source}");
+    }
+    let mut judging = cases::all().filter(|case| case.requirements.contains(&id.as_str())).peekable();
+    if judging.peek().is_some() {
+        text.push_str("\ncases\n");
+    }
+    for case in judging {
+        let _ = writeln!(text, "  - {}: {}", case.id, case.title);
+    }
+    text
+}
+
+/// One line about a case that ended.
+fn line(result: &CaseResult, width: usize, colours: bool) -> String {
+    let outcome = format!("{:12}", result.outcome());
+    let (id, took) = (result.case.id, seconds(result.duration));
+    let mut line = format!("{} {id:width$} {took:>8}", outcome.style(style(result.outcome(), colours)));
+    // A failure is told in detail at the end.
+    if let (Outcome::NotApplicable | Outcome::Inconclusive, Some(reason)) = (result.outcome(), result.reason()) {
+        let _ = write!(line, "  {reason}");
+    }
+    line + "\n"
+}
+
+/// What a reader needs to know about a case that failed or was inconclusive.
+fn details(result: &CaseResult, colours: bool) -> String {
+    let heading = format!("{} {}", result.outcome(), result.case.id);
+    let mut text = format!("\n{}\n  {}.\n", heading.style(style(result.outcome(), colours)), result.case.title);
+    for trouble in result.host_troubles() {
+        let _ = writeln!(text, "  host         {trouble}");
+    }
+    let requirements = match &result.verdict {
+        Err(Stop::Fail(Failure { requirement, connection, expected, got })) => {
+            let _ = writeln!(text, "  on           {connection}");
+            let _ = writeln!(text, "  expected     {expected}");
+            let _ = writeln!(text, "  got          {got}");
+            std::slice::from_ref(requirement)
+        }
+        Err(Stop::Inconclusive(reason) | Stop::NotApplicable(reason)) => {
+            let _ = writeln!(text, "  because      {reason}");
+            &[]
+        }
+        Ok(()) => &[],
+    };
+    for id in requirements {
+        let Some(Requirement { level, statement, sources, .. }) = Registry::get().requirement(id) else { continue };
+        let _ = writeln!(text, "  requirement  {id} ({level}): {statement}");
+        for source in sources {
+            let _ = writeln!(text, "  see          {source}");
+        }
+    }
+    let _ = writeln!(text, "  read more    spice-conformance explain {}", result.case.id);
+
+    let hidden = result.trace.len().saturating_sub(TRACE_LINES);
+    match (result.trace.len(), hidden) {
+        (0, _) => {}
+        (_, 0) => text.push_str("  trace\n"),
+        _ => text += &format!("  trace, without its first {}\n", counted(hidden, "line")),
+    }
+    for entry in &result.trace[hidden..] {
+        let _ = writeln!(text, "    {entry}");
+    }
+    text
+}
+
+fn summary(report: &Report) -> String {
+    let mut text = format!(
+        "\n{} passed, {} failed, {} not applicable, {} inconclusive in {}\n",
+        report.count(Outcome::Pass),
+        report.count(Outcome::Fail),
+        report.count(Outcome::NotApplicable),
+        report.count(Outcome::Inconclusive),
+        seconds(report.elapsed),
+    );
+    let mut schemes: BTreeMap<&str, usize> = BTreeMap::new();
+    for migration in report.run.results.iter().flat_map(|result| &result.migrations) {
+        *schemes.entry(scheme_name(migration.scheme)).or_default() += 1;
+    }
+    if !schemes.is_empty() {
+        let schemes: Vec<String> = schemes.iter().map(|(scheme, count)| format!("{count} {scheme}")).collect();
+        let _ = writeln!(text, "migrations seen: {}", schemes.join(", "));
+    }
+    let left = report.selected - report.run.results.len();
+    if left > 0 {
+        let _ = writeln!(text, "{} not run to the end", counted(left, "case"));
+    }
+    let _ = writeln!(text, "{}", report.exit());
+    text
+}
+
+fn scheme_name(scheme: Scheme) -> &'static str {
+    match scheme {
+        Scheme::Seamless => "seamless",
+        Scheme::SemiSeamless => "semi-seamless",
+        Scheme::SwitchHost => "switch-host",
+        Scheme::Cancelled => "cancelled",
+        Scheme::Failed => "failed",
+    }
+}
+
+fn style(outcome: Outcome, colours: bool) -> Style {
+    match outcome {
+        _ if !colours => Style::new(),
+        Outcome::Pass => Style::new().green(),
+        Outcome::Fail => Style::new().red().bold(),
+        Outcome::NotApplicable => Style::new().dimmed(),
+        Outcome::Inconclusive => Style::new().yellow().bold(),
+    }
+}
+
+/// Whether the standard output shows colours and its user wants them (no-color.org).
+fn colours() -> bool {
+    io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{:.2} s", duration.as_secs_f64())
+}
+
+fn counted(count: usize, what: impl fmt::Display) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
+}

@@ -1,0 +1,335 @@
+//! Runs cases against a subject and judges how each ended.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    future::Future,
+    num::NonZeroUsize,
+    pin::pin,
+    time::{Duration, Instant},
+};
+
+use tokio::{task::JoinSet, time::timeout};
+
+use crate::{
+    case::{Case, Context, Failure, Level, Migration, Stop, Verdict},
+    subject::{Liveness, Subject},
+    trace::Entry,
+};
+
+/// How long a case may take. The longest of them wait for the 10 s timeout of a real server, some of them twice.
+const CASE_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How many of the last lines that a dead host printed are part of the reason.
+const PRINTED_LINES: usize = 5;
+
+/// What is to be run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The cases, in the order of the registry; they are started in this order.
+    pub cases: Vec<&'static Case>,
+    /// What they are run against.
+    pub subject: Subject,
+    /// How many are run at the same time.
+    pub jobs: NonZeroUsize,
+    /// Whether no case is started any more after the first unexpected outcome.
+    pub fail_fast: bool,
+}
+
+/// Something that happened to a case while the plan was run.
+#[derive(Clone, Copy, Debug)]
+pub enum Progress<'a> {
+    /// It was started.
+    Started(&'static Case),
+    /// It ended.
+    Ended(&'a CaseResult),
+}
+
+/// What became of a plan.
+#[derive(Debug)]
+pub struct Run {
+    /// The cases that ended, in the order of the plan.
+    pub results: Vec<CaseResult>,
+    /// Whether the rest was given up because of `interrupt`.
+    pub interrupted: bool,
+}
+
+impl Plan {
+    /// Runs the cases, until all have ended or `interrupt` completes. When this returns, no host of theirs is left.
+    pub async fn run(&self, interrupt: impl Future<Output = ()>, mut observe: impl FnMut(Progress<'_>)) -> Run {
+        let mut interrupt = pin!(interrupt);
+        let mut waiting = self.cases.iter().copied().enumerate();
+        let mut tasks = JoinSet::new();
+        let mut running = HashMap::new();
+        let mut results = Vec::new();
+        let mut stopping = false;
+
+        let interrupted = loop {
+            while !stopping && tasks.len() < self.jobs.get() {
+                let Some((index, case)) = waiting.next() else { break };
+                let task = tasks.spawn(run_case(case, self.subject.clone())).id();
+                running.insert(task, (index, case, Instant::now()));
+                observe(Progress::Started(case));
+            }
+            let ended = tokio::select! {
+                () = &mut interrupt => {
+                    // Waits until the tasks are gone, and with them their contexts and hosts.
+                    tasks.shutdown().await;
+                    break true;
+                }
+                ended = tasks.join_next_with_id() => ended,
+            };
+            let (task, result) = match ended {
+                None => break false,
+                Some(Ok((task, result))) => (task, Ok(result)),
+                Some(Err(error)) => (error.id(), Err(error)),
+            };
+            let Some((index, case, began)) = running.remove(&task) else { continue };
+            let result = result.unwrap_or_else(|error| CaseResult::bug(case, began.elapsed(), error));
+            stopping |= self.fail_fast && !result.expected();
+            observe(Progress::Ended(&result));
+            results.push((index, result));
+        };
+
+        results.sort_by_key(|(index, _)| *index);
+        Run { results: results.into_iter().map(|(_, result)| result).collect(), interrupted }
+    }
+}
+
+/// How one case ended.
+#[derive(Debug)]
+pub struct CaseResult {
+    /// The case.
+    pub case: &'static Case,
+    /// What it found by itself.
+    pub verdict: Verdict,
+    /// Whether the suite failed instead of the peer: the case panicked.
+    pub bug: bool,
+    /// Whether a session had come up during it.
+    pub served: bool,
+    /// How its hosts were afterwards, by their names.
+    pub liveness: Vec<(String, Liveness)>,
+    /// The migrations that it went through.
+    pub migrations: Vec<Migration>,
+    /// How long it took, without the look at the hosts afterwards.
+    pub duration: Duration,
+    /// What happened during it.
+    pub trace: Vec<Entry>,
+}
+
+/// What a case says about the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It meets the requirements.
+    Pass,
+    /// It violates one, or is gone.
+    Fail,
+    /// It lacks what the case is about.
+    NotApplicable,
+    /// It could not be judged.
+    Inconclusive,
+}
+
+impl CaseResult {
+    /// The outcome: what the case found, unless the hosts say otherwise.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        // INVARIANT: a peer that crashed, hangs or cannot be reached is never a pass.
+        if self.liveness.iter().any(|(_, liveness)| matches!(liveness, Liveness::Exited { .. })) {
+            return Outcome::Fail;
+        }
+        let unresponsive = self.liveness.iter().any(|(_, liveness)| matches!(liveness, Liveness::Unresponsive(_)));
+        match &self.verdict {
+            // A server that never served a client may never have been up.
+            Ok(()) if unresponsive && !self.served => Outcome::Inconclusive,
+            Ok(()) if unresponsive => Outcome::Fail,
+            Ok(()) => Outcome::Pass,
+            Err(Stop::Fail(_)) => Outcome::Fail,
+            Err(Stop::NotApplicable(_)) => Outcome::NotApplicable,
+            Err(Stop::Inconclusive(_)) => Outcome::Inconclusive,
+        }
+    }
+
+    /// Whether the outcome leaves a run successful. Nothing is expected of an `observed` case.
+    #[must_use]
+    pub fn expected(&self) -> bool {
+        matches!(self.outcome(), Outcome::Pass | Outcome::NotApplicable) || self.case.level == Level::Observed
+    }
+
+    /// Why the case did not pass: how its hosts were, and what it found itself.
+    #[must_use]
+    pub fn reason(&self) -> Option<String> {
+        let finding = match &self.verdict {
+            Ok(()) => None,
+            Err(Stop::Fail(Failure { requirement, connection, expected, got })) => {
+                Some(format!("{requirement} on {connection}: expected {expected}, got {got}"))
+            }
+            Err(Stop::Inconclusive(reason) | Stop::NotApplicable(reason)) => Some(reason.clone()),
+        };
+        let reasons: Vec<String> = self.host_troubles().chain(finding).collect();
+        (!reasons.is_empty()).then(|| reasons.join("; "))
+    }
+
+    /// What is wrong with the hosts, one sentence for each that is not well.
+    pub fn host_troubles(&self) -> impl Iterator<Item = String> {
+        self.liveness.iter().filter_map(|(host, liveness)| match liveness {
+            Liveness::Alive => None,
+            Liveness::Unresponsive(what) => Some(format!("host {host} is unresponsive: {what}")),
+            Liveness::Exited { code, signal, printed } => {
+                let lines: Vec<&str> = printed.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+                let printed = match &lines[lines.len().saturating_sub(PRINTED_LINES)..] {
+                    [] => "it printed nothing".to_owned(),
+                    last => format!("it printed last: {}", last.join(" | ")),
+                };
+                Some(match (code, signal) {
+                    (_, Some(signal)) => format!("host {host} was ended by signal {signal}; {printed}"),
+                    (Some(code), None) => format!("host {host} exited with code {code}; {printed}"),
+                    (None, None) => format!("host {host} is gone; {printed}"),
+                })
+            }
+        })
+    }
+
+    fn bug(case: &'static Case, duration: Duration, error: tokio::task::JoinError) -> Self {
+        let message = match error.try_into_panic() {
+            Ok(payload) => {
+                let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+                text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default()
+            }
+            Err(error) => error.to_string(),
+        };
+        let reason = format!("a bug of the suite itself, not of the peer: the case panicked: {message}");
+        Self { verdict: Err(Stop::Inconclusive(reason)), bug: true, duration, ..Self::new(case) }
+    }
+
+    /// Of a case that passed at once, without any host.
+    pub(crate) fn new(case: &'static Case) -> Self {
+        Self {
+            case,
+            verdict: Ok(()),
+            bug: false,
+            served: false,
+            liveness: Vec::new(),
+            migrations: Vec::new(),
+            duration: Duration::ZERO,
+            trace: Vec::new(),
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::Pass => "PASS",
+            Self::Fail => "FAIL",
+            Self::NotApplicable => "N-A",
+            Self::Inconclusive => "INCONCLUSIVE",
+        })
+    }
+}
+
+async fn run_case(case: &'static Case, subject: Subject) -> CaseResult {
+    let mut result = CaseResult::new(case);
+    let mut context = match Context::new(subject) {
+        Ok(context) => context,
+        Err(error) => {
+            result.verdict = Err(Stop::Inconclusive(format!("cannot make a temporary folder: {error}")));
+            return result;
+        }
+    };
+    let began = Instant::now();
+    result.verdict = timeout(CASE_DEADLINE, (case.run)(&mut context)).await.unwrap_or_else(|_| {
+        Err(Stop::Inconclusive(format!("the case did not end within {} s", CASE_DEADLINE.as_secs())))
+    });
+    result.duration = began.elapsed();
+    // Before the hosts are asked how they are: that is not what a reader of the trace looks for.
+    result.trace = context.trace.entries();
+    result.liveness = context.liveness().await;
+    result.served = context.served;
+    result.migrations = std::mem::take(&mut context.migrations);
+    context.finish().await;
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+    use crate::case::Level;
+
+    const PASSES: Case = case("passes", |_| Box::pin(ready(Ok(()))));
+    const FAILS: Case = case("fails", |_| Box::pin(ready(Err(Stop::Inconclusive("no reply".to_owned())))));
+    const PANICS: Case = case("panics", |_| Box::pin(async { panic!("a bug") }));
+    const HANGS: Case = case("hangs", |_| Box::pin(pending()));
+
+    const fn case(id: &'static str, run: CaseFunction) -> Case {
+        Case { id, title: "", requirements: &[], level: Level::Must, sent: "", expected: "", run }
+    }
+
+    type CaseFunction = for<'a> fn(&'a mut Context) -> std::pin::Pin<Box<dyn Future<Output = Verdict> + Send + 'a>>;
+
+    fn plan(cases: &[&'static Case], fail_fast: bool) -> Plan {
+        Plan { cases: cases.to_vec(), subject: Subject::Embedded(None), jobs: NonZeroUsize::MIN, fail_fast }
+    }
+
+    fn outcomes(run: &Run) -> Vec<(&'static str, Outcome, bool)> {
+        run.results.iter().map(|result| (result.case.id, result.outcome(), result.bug)).collect()
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_bug_and_the_other_cases_go_on() {
+        let run = plan(&[&PANICS, &PASSES], false).run(pending(), |_| {}).await;
+        assert_eq!(outcomes(&run), [("panics", Outcome::Inconclusive, true), ("passes", Outcome::Pass, false)]);
+        assert!(run.results[0].reason().is_some_and(|reason| reason.ends_with("panicked: a bug")));
+    }
+
+    #[tokio::test]
+    async fn fail_fast_starts_nothing_after_the_first_unexpected_outcome() {
+        let run = plan(&[&PASSES, &FAILS, &PASSES], true).run(pending(), |_| {}).await;
+        assert_eq!(outcomes(&run), [("passes", Outcome::Pass, false), ("fails", Outcome::Inconclusive, false)]);
+        assert!(!run.interrupted);
+    }
+
+    #[tokio::test]
+    async fn an_interruption_keeps_what_has_ended() {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let mut sender = Some(sender);
+        let interrupt = async { receiver.await.unwrap() };
+        let interrupt_hanging = |progress: Progress<'_>| {
+            if matches!(progress, Progress::Started(case) if case.id == "hangs") {
+                sender.take().unwrap().send(()).unwrap();
+            }
+        };
+        let run = plan(&[&PASSES, &HANGS, &PASSES], false).run(interrupt, interrupt_hanging).await;
+        assert_eq!(outcomes(&run), [("passes", Outcome::Pass, false)]);
+        assert!(run.interrupted);
+    }
+
+    #[test]
+    fn a_peer_that_is_not_well_never_passes() {
+        let exited = || Liveness::Exited { code: None, signal: Some(6), printed: "first\n\nAborted\n".to_owned() };
+        let unresponsive = || Liveness::Unresponsive("no answer".to_owned());
+        let not_applicable = Err(Stop::NotApplicable("no capability".to_owned()));
+        let outcome = |verdict: &Verdict, served, liveness: [Liveness; 2]| {
+            let liveness = ["source".to_owned(), "target".to_owned()].into_iter().zip(liveness).collect();
+            let result = CaseResult { verdict: verdict.clone(), served, liveness, ..CaseResult::new(&PASSES) };
+            (result.outcome(), result.reason())
+        };
+        let died = "host target was ended by signal 6; it printed last: first | Aborted";
+        let hangs = "host source is unresponsive: no answer";
+
+        assert_eq!(outcome(&Ok(()), true, [Liveness::Alive, Liveness::Alive]), (Outcome::Pass, None));
+        assert_eq!(outcome(&Ok(()), false, [Liveness::Alive, exited()]), (Outcome::Fail, Some(died.to_owned())));
+        assert_eq!(
+            outcome(&not_applicable, true, [Liveness::Alive, exited()]),
+            (Outcome::Fail, Some(format!("{died}; no capability")))
+        );
+        assert_eq!(outcome(&Ok(()), true, [unresponsive(), Liveness::Alive]), (Outcome::Fail, Some(hangs.to_owned())));
+        assert_eq!(
+            outcome(&Ok(()), false, [unresponsive(), Liveness::Alive]),
+            (Outcome::Inconclusive, Some(hangs.to_owned()))
+        );
+    }
+}

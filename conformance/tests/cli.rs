@@ -1,0 +1,181 @@
+//! The command line as its users meet it: exit codes, messages, reports.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    process::Stdio,
+};
+
+use assert_cmd::cargo::{cargo_bin, cargo_bin_cmd};
+use serde_json::Value;
+
+/// Runs it and returns the exit code, the standard output and the standard error.
+fn outcome(arguments: &[&str]) -> (i32, String, String) {
+    let output = cargo_bin_cmd!("spice-conformance").args(arguments).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+/// Runs it with a report in a temporary folder and returns the exit code and the report.
+fn report(arguments: &[&str]) -> (i32, Value) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("report.json");
+    let (code, output, errors) = outcome(&[arguments, &["--report", &format!("json={}", path.display())]].concat());
+    let document = fs::read(&path).unwrap();
+    let document = serde_json::from_slice(&document).unwrap_or_else(|error| panic!("{error}\n{output}\n{errors}"));
+    (code, document)
+}
+
+#[test]
+fn what_cannot_be_carried_out_exits_with_2() {
+    let rows: [(&[&str], &str); 8] = [
+        (&["run", "--no-such-flag"], "--no-such-flag"),
+        (&["run", "--filter", "[", "--jobs", "1"], "--filter"),
+        (&["run", "--level", "may"], "possible values: must, should, observed"),
+        (&["run", "--jobs", "0"], "--jobs"),
+        (&["run", "--report", "xml=FILE"], "json=FILE"),
+        (&["run", "--report", "json=/no/such/folder/report.json"], "--report"),
+        (&["run", "--defect", "no-such-defect"], "magic-answered-with-error"),
+        (&["run", "--defect", "magic-answered-with-error", "--qemu"], "--qemu"),
+    ];
+    for (arguments, named) in rows {
+        let (code, _, errors) = outcome(arguments);
+        assert_eq!(code, 2, "{arguments:?}: {errors}");
+        assert!(errors.contains(named), "{arguments:?}: {errors}");
+    }
+}
+
+#[test]
+fn a_missing_peer_exits_with_3_and_says_what_to_install() {
+    let (code, output, errors) = outcome(&["run", "--qemu=/nonexistent"]);
+    assert_eq!(code, 3, "{errors}");
+    assert!(errors.contains("/nonexistent") && errors.contains("qemu-system-x86"), "{errors}");
+    assert_eq!(output, "");
+}
+
+#[test]
+fn a_selection_of_nothing_exits_with_4() {
+    for command in ["run", "list"] {
+        let (code, _, errors) = outcome(&[command, "--filter", "nothing/*"]);
+        assert_eq!(code, 4, "{errors}");
+        assert!(errors.contains("spice-conformance list"), "{errors}");
+    }
+}
+
+#[test]
+fn an_unknown_id_exits_with_2_and_suggests_near_ones() {
+    let (code, _, errors) = outcome(&["explain", "link/magic/refuse"]);
+    assert_eq!(code, 2, "{errors}");
+    assert!(errors.contains("link/magic/refused"), "{errors}");
+}
+
+#[test]
+fn a_requirement_is_explained() {
+    insta::assert_snapshot!(outcome(&["explain", "L1.1"]).1);
+}
+
+#[test]
+fn an_untested_requirement_is_explained() {
+    insta::assert_snapshot!(outcome(&["explain", "S3"]).1);
+}
+
+#[test]
+fn a_case_is_explained() {
+    insta::assert_snapshot!(outcome(&["explain", "link/magic/refused"]).1);
+}
+
+#[test]
+fn cases_are_listed_as_text() {
+    insta::assert_snapshot!(outcome(&["list", "--filter", "link/magic/*", "link/size/*", "--exclude", "*/small"]).1);
+}
+
+#[test]
+fn cases_are_listed_as_json() {
+    insta::assert_snapshot!(outcome(&["list", "--filter", "link/channel/*", "--format", "json"]).1);
+}
+
+#[test]
+fn the_level_is_a_minimum() {
+    let listed = |level| outcome(&["list", "--level", level]).1.lines().count();
+    assert!(listed("must") < listed("should"));
+    assert!(listed("should") <= listed("observed"));
+}
+
+#[test]
+fn a_run_reports_as_json() {
+    let (code, report) = report(&["run", "--filter", "link/magic/*", "--seed", "7", "--jobs", "1"]);
+    assert_eq!(code, 0, "{report:#}");
+    assert_eq!(report["schema"], 1);
+    assert_eq!(report["tool"]["name"], "spice-conformance");
+    assert_eq!(report["tool"]["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(report["tool"]["seed"], 7);
+    let command = report["tool"]["command"].as_str().unwrap();
+    assert!(command.contains(" run --filter 'link/magic/*' --seed 7 --jobs 1 --report json="), "{command}");
+    assert_eq!(report["peer"]["kind"], "embedded");
+    assert!(report["peer"]["name"].is_string() && report["peer"]["version"].is_string());
+    assert!(!report["peer"]["capabilities"].as_array().unwrap().is_empty());
+
+    let cases = report["cases"].as_array().unwrap();
+    let ids: Vec<&str> = cases.iter().map(|case| case["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, ["link/magic/refused", "link/magic/at-once"]);
+    for case in cases {
+        assert!(case["title"].is_string() && case["duration_ms"].is_u64(), "{case:#}");
+        assert_eq!(case["subject"], "server");
+        assert_eq!(case["level"], "must");
+        assert!(!case["requirements"].as_array().unwrap().is_empty());
+        assert_eq!((&case["outcome"], &case["expected"]), (&"pass".into(), &true.into()));
+        assert_eq!(case["reason"], Value::Null);
+        assert_eq!(case["liveness"], serde_json::json!({"source": "alive"}));
+        assert!(case.get("exit_status").is_none());
+    }
+    assert_eq!(report["migrations"], serde_json::json!([]));
+    let summary = serde_json::json!({
+        "passed": 2, "failed": 0, "not_applicable": 0, "inconclusive": 0, "unexpected": 0
+    });
+    assert_eq!(report["summary"], summary);
+}
+
+#[test]
+fn a_run_reports_its_migrations() {
+    let (code, report) = report(&["run", "--filter", "semi-seamless/source/completed"]);
+    assert_eq!(code, 0, "{report:#}");
+    let [migration] = report["migrations"].as_array().unwrap().as_slice() else { panic!("{report:#}") };
+    assert_eq!(migration["case"], "semi-seamless/source/completed");
+    assert_eq!(migration["scheme"], "semi-seamless");
+    assert!(migration["client_blackout_ms"].is_f64() && migration["guest_downtime_ms"].is_f64(), "{migration:#}");
+}
+
+#[test]
+fn a_defect_fails_the_run() {
+    let arguments = ["run", "--defect", "magic-answered-with-error", "--filter", "link/magic/refused"];
+    let (code, report) = report(&arguments);
+    assert_eq!(code, 1, "{report:#}");
+    let case = &report["cases"][0];
+    assert_eq!((&case["outcome"], &case["expected"]), (&"fail".into(), &false.into()));
+    assert!(case["reason"].as_str().unwrap().starts_with("L1.1 on "), "{case:#}");
+    assert_eq!((&report["summary"]["failed"], &report["summary"]["unexpected"]), (&1.into(), &1.into()));
+
+    let (_, output, _) = outcome(&arguments);
+    for told in ["FAIL", "requirement  L1.1 (must): ", "expected ", "got ", "trace", "exit code 1: "] {
+        assert!(output.contains(told), "{told} is not in:\n{output}");
+    }
+}
+
+#[test]
+fn an_interrupted_run_tells_what_it_has_judged() {
+    // In this case the client stays until the source drops it: long enough to be interrupted.
+    let mut run = std::process::Command::new(cargo_bin!("spice-conformance"))
+        .args(["run", "--filter", "semi-seamless/source/client-stays"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = BufReader::new(run.stdout.take().unwrap());
+    let mut header = String::new();
+    output.read_line(&mut header).unwrap();
+    let signalled = std::process::Command::new("kill").args(["-INT", &run.id().to_string()]).status().unwrap();
+    assert!(signalled.success());
+    let mut rest = String::new();
+    output.read_to_string(&mut rest).unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(130), "{rest}");
+    assert!(rest.ends_with("1 case not run to the end\nexit code 130: interrupted\n"), "{rest}");
+}
