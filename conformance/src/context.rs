@@ -10,7 +10,7 @@ use spice_migration::{
 
 use crate::{
     case::{Context, Migration, Scheme, Stop, Unexpected},
-    peer::client::{Client, Session, until},
+    peer::client::{Client, Received, Session, until},
     subject::{Destination, Host, HostEvent, HostOptions, Liveness, StartError, Subject},
     trace::Trace,
 };
@@ -220,8 +220,7 @@ impl Context {
         let Prepared { mut source, mut target } = prepared;
         self.migrate(from, to).await?;
         until!(source.main, MigrateEnd).await?;
-        target.main.send(ClientMessage::MigrateEnd);
-        until!(target.main, Init).await?;
+        restart(&mut target).await?;
         target.start_children().await?;
         self.note_migration(Scheme::SemiSeamless, &source, &target, from, to).await?;
         source.close().await;
@@ -352,6 +351,19 @@ impl Place {
             Self::Third => "third",
         }
     }
+}
+
+/// Restarts a session that waits at the target: the main channel alone, up to INIT.
+///
+/// # Errors
+/// When INIT does not come, or came before it was due: it would not show that the other channels may start.
+pub async fn restart(target: &mut Session) -> Result<(), Unexpected> {
+    let early = target.main.arrived().next().map(Received::name);
+    if let Some(early) = early {
+        return Err(target.main.unexpected("no message before MIGRATE_END", early));
+    }
+    target.main.send(ClientMessage::MigrateEnd);
+    until!(target.main, Init).await
 }
 
 /// Does the client's part of a seamless hand-over on every channel: flush mark, and the data carried over unread.

@@ -7,7 +7,7 @@ use spice_migration::{ClientMessage, ServerMessage, caps::MainCapability, messag
 use super::{cases, check_absent};
 use crate::{
     case::{Context, OrFail, Stop, Verdict, check},
-    context::{Place, Prepared, Setup, told_destination},
+    context::{Place, Prepared, Setup, restart, told_destination},
     peer::client::{Client, Received, Session, is, until},
     subject::HostEvent,
 };
@@ -225,8 +225,7 @@ async fn held_channels_start(context: &mut Context) -> Verdict {
     let Prepared { mut source, mut target } = prepared(context).await?;
     context.migrate(Place::Source, Place::Target).await?;
     until!(source.main, MigrateEnd).await?;
-    target.main.send(ClientMessage::MigrateEnd);
-    until!(target.main, Init).await?;
+    restart(&mut target).await?;
     target.start_children().await.or_fail("T2.4")
 }
 

@@ -1,0 +1,66 @@
+//! Every case can fail: with a defect switched on in the embedded hosts, exactly the cases of its requirement do.
+
+use std::{collections::BTreeSet, future::pending, num::NonZeroUsize, sync::Arc};
+
+use spice_conformance::{
+    cases,
+    peer::defect::Defect,
+    runner::{Outcome, Plan},
+    subject::Subject,
+};
+use tokio::{sync::Semaphore, task::JoinSet};
+
+/// The cases that end in a fail under a defect, or without any.
+async fn failing(defect: Option<Defect>) -> BTreeSet<&'static str> {
+    let plan = Plan {
+        cases: cases::all().collect(),
+        subject: Subject::Embedded(defect),
+        // Cases that another one's defect blocks do nothing but wait.
+        jobs: NonZeroUsize::new(20).unwrap(),
+        fail_fast: false,
+    };
+    let run = plan.run(pending(), |_| {}).await;
+    assert_eq!(run.results.len(), plan.cases.len());
+    if defect.is_none() {
+        let others: Vec<_> = run.results.iter().filter(|result| result.outcome() != Outcome::Pass).collect();
+        assert!(others.is_empty(), "{others:#?}");
+    }
+    run.results.iter().filter(|result| result.outcome() == Outcome::Fail).map(|result| result.case.id).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_defect_every_case_passes() {
+    assert!(failing(None).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_each_defect_exactly_the_cases_of_its_requirement_fail_and_every_case_fails_under_one() {
+    let permits = Arc::new(Semaphore::new(5));
+    let mut runs = JoinSet::new();
+    for &defect in Defect::ALL {
+        let permits = permits.clone();
+        runs.spawn(async move {
+            let _permit = permits.acquire_owned().await;
+            (defect, failing(Some(defect)).await)
+        });
+    }
+    let mut seen_failing = BTreeSet::new();
+    let mut wrong = Vec::new();
+    while let Some(run) = runs.join_next().await {
+        let (defect, failed) = run.unwrap();
+        let expected: BTreeSet<_> =
+            cases::all().filter(|case| case.requirements.contains(&defect.requirement())).map(|case| case.id).collect();
+        if failed != expected || failed.is_empty() {
+            wrong.push(format!(
+                "{defect} ({}): not caught by {:?}; also failed {:?}",
+                defect.requirement(),
+                expected.difference(&failed).collect::<Vec<_>>(),
+                failed.difference(&expected).collect::<Vec<_>>(),
+            ));
+        }
+        seen_failing.extend(failed);
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let never: Vec<_> = cases::all().map(|case| case.id).filter(|id| !seen_failing.contains(id)).collect();
+    assert!(never.is_empty(), "no defect makes these fail: {never:?}");
+}
