@@ -7,6 +7,7 @@ use std::{
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::Stdio,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -143,7 +144,7 @@ impl Qemu {
 
         let stream = tokio::select! {
             stream = connect(&control_path) => stream.map_err(|error| error.to_string()),
-            status = child.wait() => Err(match status {
+            status = child.0.wait() => Err(match status {
                 Ok(status) => format!("it ended with {status}"),
                 Err(error) => error.to_string(),
             }),
@@ -175,6 +176,21 @@ impl Qemu {
     }
 }
 
+/// A child process that is gone, and not just told to go, when this is dropped.
+#[derive(Debug)]
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // QEMU is gone some milliseconds after the signal. Without the wait it could outlive the suite by as much.
+        let began = Instant::now();
+        let told = self.0.start_kill().is_ok();
+        while told && matches!(self.0.try_wait(), Ok(None)) && began.elapsed() < COMMAND_DEADLINE {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
 /// One running QEMU process; it ends when this is dropped.
 pub struct QemuHost {
     name: String,
@@ -184,7 +200,7 @@ pub struct QemuHost {
     incoming_path: PathBuf,
     /// Where nobody waits for a guest.
     nowhere_path: PathBuf,
-    child: Child,
+    child: Process,
     output: watch::Receiver<VecDeque<u8>>,
     /// `None` while a command runs, and after one that was never answered.
     control: Option<Control>,
@@ -216,7 +232,7 @@ impl QemuHost {
     /// The process's id, as long as it is not known to have ended.
     #[must_use]
     pub fn process_id(&self) -> Option<u32> {
-        self.child.id()
+        self.child.0.id()
     }
 
     /// Tells the SPICE server where its client is to go. The answer comes at once: it does not wait for the client.
@@ -315,7 +331,7 @@ impl QemuHost {
             return Liveness::Alive;
         };
         // The socket of a process that dies closes a little before the process is gone.
-        match timeout(deadline.saturating_sub(began.elapsed()), self.child.wait()).await {
+        match timeout(deadline.saturating_sub(began.elapsed()), self.child.0.wait()).await {
             Ok(Ok(status)) => Liveness::Exited {
                 code: status.code(),
                 signal: status.signal(),
@@ -328,7 +344,7 @@ impl QemuHost {
     /// Ends the process and waits until it is gone.
     pub async fn stop(mut self) {
         // An error means that it had ended already. Should it not end in time, then dropping it does the rest.
-        let _ = timeout(COMMAND_DEADLINE, self.child.kill()).await;
+        let _ = timeout(COMMAND_DEADLINE, self.child.0.kill()).await;
         self.trace.event(&self.name, &"stopped");
     }
 
@@ -382,7 +398,7 @@ type Control = QapiService<QmpStreamTokio<WriteHalf<UnixStream>>>;
 type EventSource = QmpStreamTokio<ReadHalf<UnixStream>>;
 
 /// Starts the process and keeps the end of what it prints. The channel closes when it cannot print any more.
-fn spawn(mut command: Command, name: &str, trace: &Trace) -> io::Result<(Child, watch::Receiver<VecDeque<u8>>)> {
+fn spawn(mut command: Command, name: &str, trace: &Trace) -> io::Result<(Process, watch::Receiver<VecDeque<u8>>)> {
     let (reader, writer) = io::pipe()?;
     let mut reader = pipe::Receiver::from_owned_fd(reader.into())?;
     command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
@@ -404,7 +420,7 @@ fn spawn(mut command: Command, name: &str, trace: &Trace) -> io::Result<(Child, 
             });
         }
     });
-    Ok((child, output))
+    Ok((Process(child), output))
 }
 
 /// Connects to the control socket of a process that is starting, as soon as it is served.
