@@ -102,7 +102,7 @@ struct RunOptions {
     /// Switches one defect of the embedded hosts on
     #[arg(long, value_name = "NAME", value_parser = defect, conflicts_with = "qemu", hide = true)]
     defect: Option<Defect>,
-    /// What random choices are made from, to repeat a run; random if not given
+    /// Printed and reported, to repeat a run by; no case makes random choices yet
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// How many cases are run at the same time; the number of cores if not given
