@@ -39,6 +39,8 @@ pub enum Fault {
     LimitExceeded,
     /// Not the magic number that must stand here.
     WrongMagic,
+    /// A version newer than this crate knows.
+    UnsupportedVersion,
 }
 
 impl Fault {
@@ -54,6 +56,7 @@ impl Fault {
             Self::InteriorNul => "it holds a NUL before its end",
             Self::LimitExceeded => "it exceeds the limit",
             Self::WrongMagic => "the magic number is wrong",
+            Self::UnsupportedVersion => "the version is not supported",
         }
     }
 }

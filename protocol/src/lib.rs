@@ -70,6 +70,7 @@ pub mod frame;
 pub mod limits;
 pub mod link;
 pub mod message;
+pub mod state;
 mod wire;
 
 pub use error::{DecodeError, EncodeError, Fault};

@@ -6,6 +6,7 @@ use spice_migration::{
     frame::{self, Deframer, Frame, Header, HeaderKind},
     link::{AuthMechanism, Capabilities, LINK_HEADER_LEN, LinkError, LinkHeader, LinkMessage, LinkReply, TICKET_LEN},
     message::{LAST_BASE_ID, Message, client, server},
+    state::State,
 };
 use spice_migration_corpus::Connection;
 
@@ -246,6 +247,42 @@ fn every_captured_message_decodes_is_known_and_encodes_to_the_same_bytes() {
         "SPICE_MSGC_MAIN_MIGRATE_END",
     ] {
         assert!(seen.contains_key(scheme), "no capture has a {scheme}; there are {seen:?}");
+    }
+}
+
+#[test]
+fn all_captured_migration_data_may_be_used_and_encodes_to_the_same_bytes() {
+    let mut seen = std::collections::BTreeMap::<String, usize>::new();
+    for capture in spice_migration_corpus::captures() {
+        for connection in capture.connections().unwrap() {
+            let Some(Linked { channel, headers, client, server }) = link(&connection) else { continue };
+            let mut each = |data: &[u8]| {
+                let state = State::decode(channel, data).unwrap();
+                assert_eq!(state.check(), Ok(()));
+                assert!(!matches!(state, State::Unknown(_)), "{channel}");
+                let mut out = vec![0xaa; state.encoded_len()];
+                assert_eq!(state.encode(&mut out), Ok(data.len()));
+                assert_eq!(out, data, "{state:?}");
+                for cut in 0..data.len() {
+                    let cut = State::decode(channel, &data[..cut]);
+                    assert!(cut.is_err(), "{cut:?}");
+                }
+                *seen.entry(channel.to_string()).or_default() += 1;
+            };
+            server.frames(headers, |Frame { header, body }| {
+                if let Ok(ServerMessage::MigrateData(message)) = ServerMessage::decode(channel, header.id, body) {
+                    each(message.data.0);
+                }
+            });
+            client.frames(headers, |Frame { header, body }| {
+                if let Ok(ClientMessage::MigrateData(message)) = ClientMessage::decode(channel, header.id, body) {
+                    each(message.data.0);
+                }
+            });
+        }
+    }
+    for channel in ["main", "display", "inputs", "usbredir", "port"] {
+        assert!(seen.contains_key(channel), "no capture has data of {channel}; there are {seen:?}");
     }
 }
 

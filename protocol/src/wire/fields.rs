@@ -149,7 +149,7 @@ macro_rules! scalar {
         }
     )*};
 }
-scalar!(u8, u16, u32, u64);
+scalar!(u8, u16, u32, u64, i64);
 
 impl<const SIZE: usize> Scalar for [u8; SIZE] {
     const SIZE: usize = SIZE;
@@ -161,6 +161,21 @@ impl<const SIZE: usize> Scalar for [u8; SIZE] {
     fn write(self, slot: &mut [u8]) {
         if let Some(place) = slot.first_chunk_mut() {
             *place = self;
+        }
+    }
+}
+
+impl<const COUNT: usize> Scalar for [u64; COUNT] {
+    const SIZE: usize = size_of::<[u64; COUNT]>();
+    #[inline(always)]
+    fn read(slot: &[u8]) -> Self {
+        let numbers = slot.as_chunks().0;
+        core::array::from_fn(|at| numbers.get(at).map_or(0, |number| u64::from_le_bytes(*number)))
+    }
+    #[inline(always)]
+    fn write(self, slot: &mut [u8]) {
+        for (place, number) in slot.as_chunks_mut().0.iter_mut().zip(self) {
+            *place = number.to_le_bytes();
         }
     }
 }

@@ -85,6 +85,17 @@ impl<'a> Tail<'a> {
         self.body.len().saturating_sub(self.rest.len())
     }
 
+    /// The body from `offset` on, which must not lie in the fixed part. For messages whose tail is not consumed in order: there
+    /// it begins where the fixed part ends.
+    #[inline(always)]
+    pub(crate) fn at(&self, offset: u32) -> Result<&'a [u8], Fault> {
+        let offset = index(offset);
+        if offset < self.offset() {
+            return Err(Fault::OffsetInFixedPart);
+        }
+        self.body.get(offset..).ok_or(Fault::OutOfBounds)
+    }
+
     /// Takes the next bytes of the tail.
     #[inline(always)]
     pub(crate) fn take(&mut self, length: usize) -> Result<&'a [u8], Fault> {
