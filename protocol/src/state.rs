@@ -39,6 +39,7 @@ const AGENT_MESSAGE_HEADER_LEN: usize = 20;
 
 wire_struct! {
     /// A device of the guest that is a stream of bytes: `SpiceMigrateDataCharDevice`.
+    #[derive(Default)]
     pub struct CharDevice<'a> {
         /// The version of this part.
         version: u32,
@@ -66,6 +67,7 @@ pub struct PendingWrite<'a> {
 
 wire_struct! {
     /// The main channel's state: that of the guest agent's port: `SpiceMigrateDataMain`, magic `MNMD`.
+    #[derive(Default)]
     pub struct Main<'a> {
         /// The version of the whole.
         version: u32 => Version<{ magic(b"MNMD") }>,
@@ -84,6 +86,7 @@ wire_struct! {
 
 wire_struct! {
     /// A message from the agent that the source had read in part.
+    #[derive(Default)]
     pub struct AgentToClient<'a> {
         /// How many bytes of the chunk's header had been read: at most 8.
         chunk_header_size: u32,
@@ -104,6 +107,7 @@ wire_struct! {
 
 wire_struct! {
     /// A display channel's state: `SpiceMigrateDataDisplay`, magic `DCMD`.
+    #[derive(Default)]
     pub struct Display<'a> {
         /// The version of the whole.
         version: u32 => Version<{ magic(b"DCMD") }>,
@@ -174,6 +178,7 @@ pub struct Rectangle {
 
 wire_struct! {
     /// An inputs channel's state: `SpiceMigrateDataInputs`, magic `ICMD`.
+    #[derive(Default)]
     pub struct Inputs {
         /// The version of the whole.
         version: u32 => Version<{ magic(b"ICMD") }>,
@@ -184,6 +189,7 @@ wire_struct! {
 
 wire_struct! {
     /// The state of a usbredir, port or webdav channel: `SpiceMigrateDataSpiceVmc`, magic `SVMD`.
+    #[derive(Default)]
     pub struct SpiceVmc<'a> {
         /// The version of the whole.
         version: u32 => Version<{ magic(b"SVMD") }>,
@@ -194,6 +200,7 @@ wire_struct! {
 
 wire_struct! {
     /// A smartcard channel's state: `SpiceMigrateDataSmartcard`, magic `SCMD`.
+    #[derive(Default)]
     pub struct Smartcard<'a> {
         /// The version of the whole.
         version: u32 => Version<{ magic(b"SCMD") }>,

@@ -14,6 +14,7 @@ use spice_migration::{
     frame::HeaderKind,
     link::LinkError,
     message::{self, LAST_BASE_ID, MouseModes, server as send},
+    state::VERSION,
 };
 use tokio::{
     net::TcpListener,
@@ -299,7 +300,7 @@ impl Server {
         };
         client.reply = Reply::Awaited;
         if begin_seamless {
-            let src_mig_version = if has(Defect::BeginVersionTwo) { 2 } else { state::VERSION };
+            let src_mig_version = if has(Defect::BeginVersionTwo) { 2 } else { VERSION };
             let begin = send::MigrateBeginSeamless { destination, src_mig_version };
             client.send_main(&ServerMessage::MigrateBeginSeamless(begin));
         } else {
@@ -561,7 +562,7 @@ impl Server {
                 _ => {}
             },
             ClientMessage::MigrateDstDoSeamless(message) => {
-                let supported = message.src_version <= state::VERSION && !has(Defect::SupportedVersionRefused);
+                let supported = message.src_version <= VERSION && !has(Defect::SupportedVersionRefused);
                 if held && (supported || has(Defect::AnyVersionAcked)) {
                     client.send_main(&ServerMessage::MigrateDstSeamlessAck);
                     if has(Defect::AnswerSentTwice) {
