@@ -39,6 +39,8 @@ pub enum Fault {
     LimitExceeded,
     /// Not the magic number that must stand here.
     WrongMagic,
+    /// It shares bytes with something else.
+    Overlap,
     /// A version newer than this crate knows.
     UnsupportedVersion,
 }
@@ -56,6 +58,7 @@ impl Fault {
             Self::InteriorNul => "it holds a NUL before its end",
             Self::LimitExceeded => "it exceeds the limit",
             Self::WrongMagic => "the magic number is wrong",
+            Self::Overlap => "it overlaps something else",
             Self::UnsupportedVersion => "the version is not supported",
         }
     }

@@ -5,7 +5,8 @@
 use core::fmt;
 
 use crate::message::Message;
-use crate::{EncodeError, limits};
+use crate::sub_message::SubMessages;
+use crate::{DecodeError, EncodeError, limits};
 
 /// Which header a connection's messages have, both ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -130,6 +131,19 @@ pub struct Frame<'a> {
     pub header: Header,
     /// Its body, sub-messages included.
     pub body: &'a [u8],
+}
+
+impl<'a> Frame<'a> {
+    /// The messages that a full header says are within this one, which are processed before it.
+    ///
+    /// # Errors
+    /// When the list is not one: see [`SubMessages::decode`].
+    pub fn sub_messages(&self) -> Result<Option<SubMessages<'a>>, DecodeError> {
+        match self.header.sub_list {
+            0 => Ok(None),
+            offset => SubMessages::decode(self.body, offset).map(Some),
+        }
+    }
 }
 
 /// The stream cannot be cut further.

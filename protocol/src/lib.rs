@@ -71,6 +71,7 @@ pub mod limits;
 pub mod link;
 pub mod message;
 pub mod state;
+pub mod sub_message;
 mod wire;
 
 pub use error::{DecodeError, EncodeError, Fault};

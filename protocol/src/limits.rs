@@ -16,3 +16,7 @@ pub const MAX_BODY: u32 = 64 * 1024 * 1024;
 /// Longest host name or certificate subject, in bytes without the NUL. A DNS name has at most 253, a Proxmox proxy ticket
 /// a few hundred; X.509 sets no bound, so this one is ours.
 pub const MAX_TEXT: usize = 4096;
+
+/// Most sub-messages in one list. spice-server 0.15.1 sends at most 2; the count has 16 bits on the wire, and checking them
+/// against each other takes time that grows with its square.
+pub const MAX_SUB_MESSAGES: usize = 64;

@@ -1,0 +1,115 @@
+//! Messages within a message: behind a full header's `sub_list`, or as the body of SPICE_MSG_LIST.
+//!
+//! The list says where each sub-message lies; all offsets count from the start of the body. A receiver processes them in the
+//! order of the list, and then the message that carries them. They may lie in another order: spice-server 0.15.1 puts the one
+//! that is to be processed first last.
+//!
+//! ```
+//! use spice_migration::sub_message::SubMessages;
+//!
+//! //          body   id 1, 4 bytes        two bytes of count, one offset
+//! let body = b"main\x01\0\x04\0\0\0\x03\0\0\0\x01\0\x04\0\0\0";
+//! let list = SubMessages::decode(body, 14)?;
+//! let sub_message = list.iter().next().unwrap();
+//! assert_eq!((sub_message.id, sub_message.body), (1, &[3, 0, 0, 0][..]));
+//! assert_eq!(list.carrier_body(), b"main");
+//! # Ok::<(), spice_migration::DecodeError>(())
+//! ```
+
+use core::ops::Range;
+
+use crate::wire::{At, index};
+use crate::{DecodeError, Fault, limits};
+
+/// Length of a sub-message's header in bytes: type and size.
+const HEADER_LEN: usize = 6;
+
+/// Sub-messages that all lie within the body, apart from each other and from their list: `SpiceSubMessageList`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SubMessages<'a> {
+    body: &'a [u8],
+    offsets: &'a [[u8; 4]],
+    carrier_body: &'a [u8],
+}
+
+/// One message within another: `SpiceSubMessage`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SubMessage<'a> {
+    /// Its id.
+    pub id: u16,
+    /// Its body.
+    pub body: &'a [u8],
+}
+
+impl<'a> SubMessages<'a> {
+    /// Decodes the list at `offset` of a body, and checks every sub-message. Allocates nothing; takes time that grows with the
+    /// square of the list's length, which [`MAX_SUB_MESSAGES`](limits::MAX_SUB_MESSAGES) bounds.
+    ///
+    /// # Errors
+    /// When the list or a sub-message reaches beyond the body, when any two of them overlap, or when there are too many.
+    pub fn decode(body: &'a [u8], offset: u32) -> Result<Self, DecodeError> {
+        let fault = |field, at, fault| At { field, offset: at }.fault(fault).in_message("SpiceSubMessageList");
+        let list_start = index(offset);
+        let list = body.get(list_start..).ok_or_else(|| fault("sub_list", list_start, Fault::OutOfBounds))?;
+        let (count, list) = list.split_first_chunk().ok_or_else(|| fault("size", list_start, Fault::Truncated))?;
+        let count = usize::from(u16::from_le_bytes(*count));
+        if count > limits::MAX_SUB_MESSAGES {
+            return Err(fault("size", list_start, Fault::LimitExceeded));
+        }
+        let offsets = list.as_chunks().0.get(..count).ok_or_else(|| fault("size", list_start, Fault::OutOfBounds))?;
+
+        let list_range = list_start..list_start.saturating_add(2).saturating_add(offsets.as_flattened().len());
+        let mut first = list_range.start;
+        for (position, offset) in offsets.iter().enumerate() {
+            let start = index(u32::from_le_bytes(*offset));
+            let Some((_, range)) = at(body, start) else {
+                return Err(fault("sub_messages", start, Fault::OutOfBounds));
+            };
+            let earlier = offsets.iter().take(position);
+            let mut others = earlier.filter_map(|other| at(body, index(u32::from_le_bytes(*other))));
+            if overlap(&range, &list_range) || others.any(|(_, other)| overlap(&range, &other)) {
+                return Err(fault("sub_messages", start, Fault::Overlap));
+            }
+            first = first.min(start);
+        }
+        Ok(Self { body, offsets, carrier_body: body.get(..first).unwrap_or_default() })
+    }
+
+    /// The sub-messages in the order in which they are processed.
+    pub fn iter(self) -> impl Iterator<Item = SubMessage<'a>> {
+        self.offsets
+            .iter()
+            .filter_map(move |offset| at(self.body, index(u32::from_le_bytes(*offset))).map(|(it, _)| it))
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub const fn len(self) -> usize {
+        self.offsets.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.offsets.is_empty()
+    }
+
+    /// The body of the message that carries them: what stands before the first of them and their list.
+    #[must_use]
+    pub const fn carrier_body(self) -> &'a [u8] {
+        self.carrier_body
+    }
+}
+
+/// The sub-message at `start`, and the bytes that it occupies.
+fn at(body: &[u8], start: usize) -> Option<(SubMessage<'_>, Range<usize>)> {
+    let (id, rest) = body.get(start..)?.split_first_chunk()?;
+    let (size, rest) = rest.split_first_chunk()?;
+    let size = index(u32::from_le_bytes(*size));
+    let sub_message = SubMessage { id: u16::from_le_bytes(*id), body: rest.get(..size)? };
+    Some((sub_message, start..start.saturating_add(HEADER_LEN).saturating_add(size)))
+}
+
+fn overlap(one: &Range<usize>, other: &Range<usize>) -> bool {
+    one.start < other.end && other.start < one.end
+}
