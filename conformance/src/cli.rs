@@ -261,14 +261,18 @@ async fn reach(options: &RunOptions) -> Result<(Subject, Survey), Refusal> {
     Ok((subject, survey.map_err(|error| refusal(error.to_string()))?))
 }
 
-/// Completes on Ctrl-C or when the process is told to end.
+/// Completes on Ctrl-C, when the process is told to end, and when its terminal goes away.
 fn interruption() -> io::Result<impl Future<Output = ()>> {
     let mut interrupts = signal(SignalKind::interrupt())?;
     let mut terminations = signal(SignalKind::terminate())?;
+    let mut hangups = signal(SignalKind::hangup())?;
+    let mut quits = signal(SignalKind::quit())?;
     Ok(async move {
         tokio::select! {
             _ = interrupts.recv() => {}
             _ = terminations.recv() => {}
+            _ = hangups.recv() => {}
+            _ = quits.recv() => {}
         }
     })
 }

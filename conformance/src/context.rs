@@ -3,7 +3,7 @@
 use std::{io, time::Duration};
 
 use spice_migration::{
-    ClientMessage, ServerMessage,
+    ChannelType, ClientMessage, ServerMessage,
     caps::{CapabilityWords, CommonCapability, MainCapability},
     message::{ChannelId, MigrateFlags, client, server},
 };
@@ -125,8 +125,12 @@ impl Context {
     /// When the host's server does not serve it.
     pub async fn connect(&mut self, client: &Client, place: Place) -> Result<Session, Unexpected> {
         let address = self.host(place).spice();
-        let session = client.connect(place.name(), address).await?;
+        let mut session = client.connect(place.name(), address).await?;
         self.served = true;
+        // Without these, cases about their messages would have nothing to judge.
+        for channel_type in [ChannelType::DISPLAY, ChannelType::INPUTS, ChannelType::CURSOR] {
+            session.child(channel_type)?;
+        }
         Ok(session)
     }
 
@@ -272,7 +276,10 @@ impl Context {
     /// Ends the target, whose part in the case is over: QEMU's exits by itself when the guest that it waits for does not
     /// come, and that says nothing about SPICE.
     pub async fn give_target_up(&mut self) {
-        if self.hosts.len() > Place::Target as usize {
+        let patience = self.patience();
+        let liveness = self.host(Place::Target).liveness(patience).await;
+        // A target that ended otherwise than QEMU does then stays, for the look at all hosts to find.
+        if matches!(liveness, Liveness::Alive | Liveness::Exited { code: Some(1), signal: None, .. }) {
             self.hosts.remove(Place::Target as usize).stop().await;
         }
     }
@@ -422,7 +429,7 @@ pub fn seamless_version(message: &ServerMessage<'_>) -> Option<u32> {
 }
 
 /// The main channel.
-pub const MAIN: ChannelId = ChannelId { channel_type: spice_migration::ChannelType::MAIN, id: 0 };
+pub const MAIN: ChannelId = ChannelId { channel_type: ChannelType::MAIN, id: 0 };
 
 /// What can be told of a subject before it is tested.
 #[derive(Clone, Debug, serde::Serialize)]

@@ -1,4 +1,4 @@
-//! Validates third-party SPICE servers, clients and captures.
+//! Judges SPICE servers and their hosts in migrations: plays the client between two hosts.
 #![forbid(unsafe_code)]
 
 pub mod case;

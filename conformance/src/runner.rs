@@ -17,7 +17,7 @@ use crate::{
     trace::Entry,
 };
 
-/// How long a case may take. The longest of them wait for the 10 s timeout of a real server, some of them twice.
+/// How long a case may take. The longest of them wait for the 10 s timeout of a real server.
 const CASE_DEADLINE: Duration = Duration::from_secs(60);
 
 /// How many of the last lines that a dead host printed are part of the reason.
@@ -142,8 +142,8 @@ impl CaseResult {
         let unresponsive = self.liveness.iter().any(|(_, liveness)| matches!(liveness, Liveness::Unresponsive(_)));
         match &self.verdict {
             // A server that never served a client may never have been up.
-            Ok(()) if unresponsive && !self.served => Outcome::Inconclusive,
-            Ok(()) if unresponsive => Outcome::Fail,
+            Ok(()) | Err(Stop::NotApplicable(_)) if unresponsive && !self.served => Outcome::Inconclusive,
+            Ok(()) | Err(Stop::NotApplicable(_)) if unresponsive => Outcome::Fail,
             Ok(()) => Outcome::Pass,
             Err(Stop::Fail(_)) => Outcome::Fail,
             Err(Stop::NotApplicable(_)) => Outcome::NotApplicable,

@@ -187,3 +187,15 @@ async fn a_peer_that_never_closes_does_not_hold_the_suite() {
     link.closed().await.unwrap_err();
     assert!(began.elapsed() < MARGIN);
 }
+
+#[tokio::test]
+async fn a_peer_that_the_suite_gives_up_on_has_not_closed() {
+    let address = server(|mut stream| async move {
+        accept(&mut stream).await;
+        stream.write_all(&[103, 0, 0xff, 0xff, 0xff, 0xff]).await.unwrap();
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let mut main = Client::new(PATIENCE, Trace::new()).link("hostile", address, 0, MAIN).await.unwrap();
+    assert_eq!(main.closed_within(PATIENCE).await.unwrap_err().got, "the peer floods the connection");
+}

@@ -59,7 +59,7 @@ fn a_target_killed_in_the_middle_fails_its_case_and_the_run_goes_on() {
 #[test]
 fn an_interrupted_run_leaves_no_process_and_no_folder() {
     let Some(folder) = folder("an interrupted run") else { return };
-    for signal in ["-INT", "-TERM"] {
+    for signal in ["-INT", "-TERM", "-HUP", "-QUIT"] {
         let mut suite = suite(&folder.path().join("report.json"), &["--filter", LONG]);
         let mut suite = suite.env("TMPDIR", folder.path()).spawn().unwrap();
         let target = process_of(&suite, "-incoming");

@@ -43,13 +43,13 @@ cases! {
         => second_announcement;
     "cancel/unasked/connected" ["S6.1"] Must
         "An unasked MIGRATE_CONNECTED is answered with MIGRATE_CANCEL"
-        sends "MIGRATE_CONNECTED in a session without any announcement"
-        expects "MIGRATE_CANCEL"
+        sends "MIGRATE_CONNECTED in a session without any announcement; then ATTACH_CHANNELS"
+        expects "MIGRATE_CANCEL, and CHANNELS_LIST: the session goes on"
         => unasked_connected;
     "cancel/unasked/connected-seamless" ["S6.1"] Must
         "An unasked MIGRATE_CONNECTED_SEAMLESS is answered with MIGRATE_CANCEL"
-        sends "MIGRATE_CONNECTED_SEAMLESS in a session without any announcement"
-        expects "MIGRATE_CANCEL"
+        sends "MIGRATE_CONNECTED_SEAMLESS in a session without any announcement; then ATTACH_CHANNELS"
+        expects "MIGRATE_CANCEL, and CHANNELS_LIST: the session goes on"
         => unasked_connected_seamless;
     "cancel/unasked/connect-error" ["S6.2"] Must
         "An unasked MIGRATE_CONNECT_ERROR is ignored"
@@ -144,7 +144,8 @@ async fn unasked(context: &mut Context, answer: ClientMessage<'_>) -> Verdict {
     let client = context.client();
     let mut session = context.connect_main(&client, Place::Source).await?;
     session.main.send(answer);
-    until!(session.main, MigrateCancel).await.or_fail("S6.1")
+    until!(session.main, MigrateCancel).await.or_fail("S6.1")?;
+    session.list_channels().await.or_fail("S6.1")
 }
 
 async fn unasked_connect_error(context: &mut Context) -> Verdict {

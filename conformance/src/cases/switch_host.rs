@@ -43,7 +43,7 @@ cases! {
     "switch-host/target/fresh-session" ["T11"] Must
         "The target serves the client that links afresh"
         sends "a switch-host migration, then a main link with connection id 0 to the target"
-        expects "INIT at the target"
+        expects "INIT at the target, with another session id than at the source"
         => fresh_session;
 }
 
@@ -95,6 +95,10 @@ async fn destination(context: &mut Context) -> Verdict {
 
 async fn source_sequence(context: &mut Context) -> Verdict {
     let mut session = announced(context, INCAPABLE).await?;
+    session.list_channels().await?;
+    if session.main.taken.iter().any(|received| is!(received, MigrateBegin | MigrateBeginSeamless)) {
+        return Err(session.main.unexpected("no announcement", "one, which another case is about").into());
+    }
     context.migrate(Place::Source, Place::Target).await?;
     until!(session.main, MigrateSwitchHost).await?;
     session.main.finish();
@@ -108,6 +112,8 @@ async fn fresh_session(context: &mut Context) -> Verdict {
     until!(source.main, MigrateSwitchHost).await?;
     let client = context.client().with_main(INCAPABLE);
     let target = context.connect(&client, Place::Target).await.or_fail("T11")?;
+    let own = target.id != source.id;
+    check(own, "T11", &target.main.name, "a session id of its own", "that of the session at the source")?;
     context.note_migration(Scheme::SwitchHost, &source, &target, Place::Source, Place::Target).await?;
     source.close().await;
     target.close().await;

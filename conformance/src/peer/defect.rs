@@ -161,6 +161,20 @@ defects! {
     AttachAnsweredWhileMigrating "attach-answered-while-migrating" "T5";
     /// A second END is answered with another INIT.
     SecondEndAnswered "second-end-answered" "T7";
+    /// MIGRATE_CANCEL is sent just before the last message of every scheme.
+    CancelBesideCompletion "cancel-beside-completion" "Q1";
+    /// Child channels send their migration data twice.
+    DataSentTwice "data-sent-twice" "S8.1";
+    /// MULTI_MEDIA_TIME comes with the ACK, and not after the data.
+    MultiMediaTimeEarly "multi-media-time-early" "T3.5";
+    /// The host is told that the client has left while it is still there.
+    CompletedEarly "completed-early" "S9.2";
+    /// After the CANCEL that answers an unasked CONNECTED, the session ends.
+    SessionEndsAfterUnasked "session-ends-after-unasked" "S6.1";
+    /// The agent's state within main's data has version 7.
+    DeviceVersionWrong "device-version-wrong" "D2";
+    /// CHANNELS_LIST is empty.
+    NoChannelListed "no-channel-listed" "M1.5";
     /// A host that has taken a guest over greets no new client.
     NoInitAfterMigration "no-init-after-migration" "T11";
     /// A host that has taken a guest over announces no further migration.

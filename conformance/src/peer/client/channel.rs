@@ -331,7 +331,12 @@ impl Channel {
                 Err(_) => return Err(self.unexpected(AWAITED, format!("it open after {patience:?}"))),
             }
         }
-        self.closed.ok_or_else(|| self.unexpected(AWAITED, "the suite's own end of it gone"))
+        match self.closed {
+            Some(closed @ (Closed::Clean | Closed::Reset)) => Ok(closed),
+            // Then it was the suite that gave up.
+            Some(closed) => Err(self.unexpected(AWAITED, closed.to_string())),
+            None => Err(self.unexpected(AWAITED, "the suite's own end of it gone")),
+        }
     }
 
     /// Something on this connection was not as awaited.

@@ -123,6 +123,9 @@ impl Client {
         };
         if told && !matches!(self.stage, Stage::Held { .. }) {
             self.send_main(&ServerMessage::MigrateCancel);
+            if defect == Some(Defect::SessionEndsAfterUnasked) {
+                self.stage = Stage::Leaving;
+            }
         }
     }
 
@@ -161,6 +164,9 @@ impl Client {
     /// Lists the channels that can be linked.
     pub(super) fn send_channels_list(&mut self, defect: Option<Defect>) {
         let mut channels = CHILDREN.to_vec();
+        if defect == Some(Defect::NoChannelListed) {
+            channels.clear();
+        }
         if defect == Some(Defect::MissingChannelListed) {
             channels.push(channel(ChannelType::PORT));
         }
@@ -210,7 +216,11 @@ impl Channel {
 
     fn send_data(&mut self, defect: Option<Defect>) {
         let data = state::data(self.id.channel_type, self.serial, defect);
-        self.send(&ServerMessage::MigrateData(send::MigrateData { data: Data(&data) }));
+        let data = ServerMessage::MigrateData(send::MigrateData { data: Data(&data) });
+        self.send(&data);
+        if defect == Some(Defect::DataSentTwice) && self.id != MAIN {
+            self.send(&data);
+        }
         self.phase = Phase::Moved;
     }
 

@@ -321,6 +321,9 @@ impl Server {
             true => !has(Defect::SwitchHostInsteadOfEnd),
             false => has(Defect::EndInsteadOfSwitchHost),
         };
+        if has(Defect::CancelBesideCompletion) {
+            client.send_main(&ServerMessage::MigrateCancel);
+        }
         let message = match (client.stage, client.reply) {
             // Nothing may be sent before INIT, which its client will not get here any more.
             (Stage::Held { .. }, _) => None,
@@ -337,8 +340,12 @@ impl Server {
         }
         client.reply = Reply::NotAsked;
         client.stage = Stage::Leaving;
+        let number = client.number;
+        if has(Defect::CompletedEarly) {
+            self.report(HostEvent::ClientMigrationCompleted);
+        }
         if !has(Defect::SourceWaitsForEver) {
-            self.timers.push((Instant::now() + self.migrate_timeout, Timer::Departure(client.number)));
+            self.timers.push((Instant::now() + self.migrate_timeout, Timer::Departure(number)));
         }
     }
 
@@ -534,6 +541,7 @@ impl Server {
 
     fn receive_main(&mut self, owner: usize, message: &ClientMessage<'_>) {
         let has = self.defects();
+        let time = self.multi_media_time();
         let client = &mut self.clients[owner];
         let held = matches!(client.stage, Stage::Held { .. });
         match message {
@@ -565,6 +573,9 @@ impl Server {
                 let supported = message.src_version <= VERSION && !has(Defect::SupportedVersionRefused);
                 if held && (supported || has(Defect::AnyVersionAcked)) {
                     client.send_main(&ServerMessage::MigrateDstSeamlessAck);
+                    if has(Defect::MultiMediaTimeEarly) {
+                        client.send_main(&time);
+                    }
                     if has(Defect::AnswerSentTwice) {
                         client.send_main(&ServerMessage::MigrateDstSeamlessAck);
                     }
@@ -612,14 +623,14 @@ impl Server {
         let channel_type = channel.id.channel_type;
         // What a host with a defect sends, it takes from its like, so that only the sending is defective.
         let valid = state::is_valid(channel_type, data)
-            || channel_type == ChannelType::INPUTS && data == state::data(channel_type, 0, self.defect);
+            || channel_type != ChannelType::DISPLAY && data == state::data(channel_type, 0, self.defect);
         if channel.phase != Phase::DataAwaited || !valid {
             return false;
         }
         channel.phase = Phase::Open;
         match channel_type {
             ChannelType::MAIN => {
-                if !has(Defect::MultiMediaTimeMissing) {
+                if !has(Defect::MultiMediaTimeMissing) && !has(Defect::MultiMediaTimeEarly) {
                     channel.send(&time);
                 }
                 if has(Defect::InitAfterSeamless) {

@@ -14,7 +14,8 @@ use crate::peer::defect::Defect;
 pub(super) fn data(channel_type: ChannelType, message_serial: u64, defect: Option<Defect>) -> Vec<u8> {
     let state = match channel_type {
         ChannelType::MAIN => {
-            let agent = CharDevice { version: VERSION, ..CharDevice::default() };
+            let version = if defect == Some(Defect::DeviceVersionWrong) { 7 } else { VERSION };
+            let agent = CharDevice { version, ..CharDevice::default() };
             State::Main(Main { version: VERSION, agent, ..Main::default() })
         }
         ChannelType::DISPLAY => State::Display(Display {
