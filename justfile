@@ -10,6 +10,7 @@ format:
 # Clippy has nothing to say.
 lint:
     cargo clippy --workspace --all-targets -- -D warnings
+    cargo clippy -p spice-migration --no-default-features -- -D warnings
 
 # The documentation builds without warnings.
 docs:

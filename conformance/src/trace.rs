@@ -79,17 +79,13 @@ impl Trace {
 
     /// Records one thing that just happened.
     pub fn record(&self, connection: &str, direction: Direction, text: &dyn fmt::Display) {
+        let text = cut(text);
         let mut record = self.lock();
         if record.entries.len() == MAX_ENTRIES {
             record.dropped += 1;
             return;
         }
-        let entry = Entry {
-            at: self.began.elapsed(),
-            connection: connection.to_owned(),
-            direction,
-            text: cut(text.to_string()),
-        };
+        let entry = Entry { at: self.began.elapsed(), connection: connection.to_owned(), direction, text };
         record.entries.push(entry);
     }
 
@@ -116,11 +112,41 @@ impl Trace {
     }
 }
 
-fn cut(mut text: String) -> String {
-    if text.len() > MAX_TEXT {
-        let end = (0..=MAX_TEXT).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
-        text.truncate(end);
-        text.push('…');
+/// The first [`MAX_TEXT`] bytes of a text; the rest is not even made. A list of millions would take seconds and gigabytes.
+fn cut(text: &dyn fmt::Display) -> String {
+    struct Cut(String);
+
+    impl fmt::Write for Cut {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            let room = MAX_TEXT.saturating_sub(self.0.len());
+            if text.len() <= room {
+                self.0.push_str(text);
+                return Ok(());
+            }
+            let end = (0..=room).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+            self.0.push_str(&text[..end]);
+            self.0.push('…');
+            Err(fmt::Error)
+        }
     }
-    text
+
+    let mut cut = Cut(String::new());
+    // The error only says that the text was cut.
+    let _ = fmt::Write::write_fmt(&mut cut, format_args!("{text}"));
+    cut.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_text_is_cut_and_a_short_one_is_kept() {
+        let trace = Trace::new();
+        trace.event("source", &"short");
+        trace.event("source", &format_args!("{:?}", vec!["ä"; 1 << 20]));
+        let entries = trace.entries();
+        assert_eq!(entries[0].text, "short");
+        assert!(entries[1].text.len() <= MAX_TEXT + '…'.len_utf8() && entries[1].text.ends_with('…'));
+    }
 }

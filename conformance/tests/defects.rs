@@ -1,6 +1,11 @@
 //! Every case can fail: with a defect switched on in the embedded hosts, exactly the cases of its requirement do.
 
-use std::{collections::BTreeSet, future::pending, num::NonZeroUsize, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::pending,
+    num::NonZeroUsize,
+    sync::Arc,
+};
 
 use spice_conformance::{
     cases,
@@ -11,7 +16,7 @@ use spice_conformance::{
 use tokio::{sync::Semaphore, task::JoinSet};
 
 /// The cases that end in a fail under a defect, or without any.
-async fn failing(defect: Option<Defect>) -> BTreeSet<&'static str> {
+async fn failing(defect: Option<Defect>) -> BTreeMap<&'static str, String> {
     let plan = Plan {
         cases: cases::all().collect(),
         subject: Subject::Embedded(defect),
@@ -25,7 +30,8 @@ async fn failing(defect: Option<Defect>) -> BTreeSet<&'static str> {
         let others: Vec<_> = run.results.iter().filter(|result| result.outcome() != Outcome::Pass).collect();
         assert!(others.is_empty(), "{others:#?}");
     }
-    run.results.iter().filter(|result| result.outcome() == Outcome::Fail).map(|result| result.case.id).collect()
+    let failed = run.results.iter().filter(|result| result.outcome() == Outcome::Fail);
+    failed.map(|result| (result.case.id, result.reason().unwrap_or_default())).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -47,7 +53,8 @@ async fn under_each_defect_exactly_the_cases_of_its_requirement_fail_and_every_c
     let mut seen_failing = BTreeSet::new();
     let mut wrong = Vec::new();
     while let Some(run) = runs.join_next().await {
-        let (defect, failed) = run.unwrap();
+        let (defect, reasons) = run.unwrap();
+        let failed: BTreeSet<_> = reasons.keys().copied().collect();
         let expected: BTreeSet<_> =
             cases::all().filter(|case| case.requirements.contains(&defect.requirement())).map(|case| case.id).collect();
         if failed != expected || failed.is_empty() {
@@ -55,7 +62,7 @@ async fn under_each_defect_exactly_the_cases_of_its_requirement_fail_and_every_c
                 "{defect} ({}): not caught by {:?}; also failed {:?}",
                 defect.requirement(),
                 expected.difference(&failed).collect::<Vec<_>>(),
-                failed.difference(&expected).collect::<Vec<_>>(),
+                failed.difference(&expected).map(|id| (id, &reasons[id])).collect::<Vec<_>>(),
             ));
         }
         seen_failing.extend(failed);

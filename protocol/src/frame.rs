@@ -6,7 +6,7 @@ use core::fmt;
 
 use crate::message::Message;
 use crate::sub_message::SubMessages;
-use crate::{DecodeError, EncodeError, limits};
+use crate::{DecodeError, EncodeError};
 
 /// Which header a connection's messages have, both ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,7 +33,7 @@ impl HeaderKind {
 /// What stands before a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Header {
-    /// Counts the messages of one direction of one connection from 1. On the wire in full headers only.
+    /// Counts the messages of one direction of one channel from 1, across a seamless migration. On the wire in full headers only.
     pub serial: u64,
     /// The message's id.
     pub id: u16,
@@ -100,7 +100,7 @@ impl Header {
 /// Encodes a header and a message into the front of `out` and returns their length.
 ///
 /// # Errors
-/// When `out` is too small, or the body exceeds [`MAX_BODY`](limits::MAX_BODY).
+/// When `out` is too small, or the body exceeds [`MAX_BODY`](crate::limits::MAX_BODY).
 ///
 /// ```
 /// use spice_migration::{ClientMessage, frame::{self, HeaderKind}};
@@ -194,11 +194,12 @@ mod deframer {
 
     use alloc::vec::Vec;
 
-    use super::{Frame, HeaderKind, OversizedBody, cut, limits};
+    use super::{Frame, HeaderKind, OversizedBody, cut};
+    use crate::limits;
 
     /// Cuts one direction of one connection into messages, from bytes that arrive in any pieces.
     ///
-    /// Its buffer never holds more than was pushed and not yet taken: a header that announces much allocates nothing.
+    /// Its buffer holds no more than the last push and the message that it continued: a header that announces much allocates nothing.
     ///
     /// ```
     /// use spice_migration::{ChannelType, ServerMessage, frame::{Deframer, HeaderKind}};
@@ -230,10 +231,18 @@ mod deframer {
             Self { kind, limit: limits::MAX_BODY, serial: 1, buffer: Vec::new(), taken: 0 }
         }
 
-        /// Refuses bodies of more than `limit` bytes, in place of [`MAX_BODY`](limits::MAX_BODY).
+        /// Refuses bodies of more than `limit` bytes, in place of [`MAX_BODY`](crate::limits::MAX_BODY).
         #[must_use]
         pub const fn with_limit(mut self, limit: u32) -> Self {
             self.limit = limit;
+            self
+        }
+
+        /// Counts on from `serial`, the next message's, where headers do not tell: after a seamless migration the target's
+        /// messages are numbered on from the source's.
+        #[must_use]
+        pub const fn with_serial(mut self, serial: u64) -> Self {
+            self.serial = serial;
             self
         }
 

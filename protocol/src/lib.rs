@@ -40,7 +40,7 @@
 //!
 //! # Features
 //!
-//! - `alloc` (default): [`frame::Deframer`], which keeps a buffer.
+//! - `alloc` (default): `frame::Deframer`, which keeps a buffer.
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(

@@ -29,7 +29,7 @@ use crate::{DecodeError, EncodeError, Fault};
 pub const VERSION: u32 = 1;
 
 /// Most surfaces that a display channel can have: `NUM_SURFACES` of spice-server 0.15.1.
-pub const MAX_SURFACES: u32 = 10_000;
+pub const MAX_SURFACES: u32 = 1024;
 
 /// Length of the header of a chunk on the agent's port: `VDIChunkHeader`.
 const CHUNK_HEADER_LEN: u32 = 8;

@@ -7,12 +7,13 @@ use crate::{error::Fault, limits};
 
 /// Bytes of a string that travels with a trailing NUL: neither the NUL nor another one is part of it.
 ///
-/// At most [`MAX_TEXT`](crate::limits::MAX_TEXT) bytes, at least one; in no particular encoding.
+/// At most [`MAX_TEXT`](crate::limits::MAX_TEXT) bytes, in no particular encoding. It may be empty: QEMU 7.2 sends an empty subject
+/// when it is told one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Text<'a>(&'a [u8]);
 
 impl<'a> Text<'a> {
-    /// The string, unless it is empty, holds a NUL, or is too long.
+    /// The string, unless it holds a NUL or is too long.
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Option<Self> {
         Self::check(bytes).ok()
@@ -33,9 +34,7 @@ impl<'a> Text<'a> {
     }
 
     fn check(bytes: &'a [u8]) -> Result<Self, Fault> {
-        if bytes.is_empty() {
-            Err(Fault::Missing)
-        } else if bytes.len() > limits::MAX_TEXT {
+        if bytes.len() > limits::MAX_TEXT {
             Err(Fault::LimitExceeded)
         } else if bytes.contains(&0) {
             Err(Fault::InteriorNul)
