@@ -43,6 +43,12 @@ pub enum Fault {
     Overlap,
     /// A version newer than this crate knows.
     UnsupportedVersion,
+    /// A flag is neither 0 nor 1.
+    NotAFlag,
+    /// It comes twice.
+    Duplicate,
+    /// It must not be there.
+    Unexpected,
 }
 
 impl Fault {
@@ -60,6 +66,9 @@ impl Fault {
             Self::WrongMagic => "the magic number is wrong",
             Self::Overlap => "it overlaps something else",
             Self::UnsupportedVersion => "the version is not supported",
+            Self::NotAFlag => "it is neither 0 nor 1",
+            Self::Duplicate => "it comes twice",
+            Self::Unexpected => "it must not be there",
         }
     }
 }
@@ -101,3 +110,30 @@ impl fmt::Display for EncodeError {
 }
 
 impl core::error::Error for EncodeError {}
+
+#[cfg(feature = "std")]
+mod io {
+    extern crate std;
+
+    use std::io::{Error, ErrorKind};
+
+    use super::{DecodeError, EncodeError};
+
+    impl From<DecodeError> for Error {
+        fn from(error: DecodeError) -> Self {
+            Self::new(ErrorKind::InvalidData, error)
+        }
+    }
+
+    impl From<EncodeError> for Error {
+        fn from(error: EncodeError) -> Self {
+            Self::new(ErrorKind::InvalidInput, error)
+        }
+    }
+
+    impl From<crate::frame::OversizedBody> for Error {
+        fn from(error: crate::frame::OversizedBody) -> Self {
+            Self::new(ErrorKind::InvalidData, error)
+        }
+    }
+}

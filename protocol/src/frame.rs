@@ -190,8 +190,6 @@ pub use deframer::Deframer;
 
 #[cfg(feature = "alloc")]
 mod deframer {
-    extern crate alloc;
-
     use alloc::vec::Vec;
 
     use super::{Frame, HeaderKind, OversizedBody, cut};

@@ -152,6 +152,7 @@ pub struct Capabilities<'a> {
 impl Field for Capabilities<'static> {
     type Value<'a> = Capabilities<'a>;
     const SLOT: usize = 12;
+    const LAYOUT: &'static str = "u32 number of common and of channel words, u32 offset of the words";
     const BY_OFFSET: bool = true;
 
     fn decode<'a>(at: At, slot: &[u8], tail: &mut Tail<'a>) -> Result<Capabilities<'a>, Located> {
@@ -199,6 +200,12 @@ impl Field for Capabilities<'static> {
         *num_common = number(common.len());
         *num_channel = number(channel.len());
         *caps_offset = number(if common.is_empty() && channel.is_empty() { 0 } else { offset });
+    }
+
+    #[cfg(any(test, feature = "arbitrary"))]
+    fn arbitrary<'a>(bytes: &mut arbitrary::Unstructured<'a>) -> arbitrary::Result<Capabilities<'a>> {
+        let mut words = || wire::some_bytes(bytes).map(|bytes| CapabilityWords::new(bytes.as_chunks().0));
+        Ok(Capabilities { common: words()?, channel: words()? })
     }
 }
 

@@ -1,9 +1,13 @@
 //! Migration data against bytes written down by hand, and what a target must not believe.
 
+use arbitrary::Unstructured;
 use proptest::prelude::*;
 use spice_migration::{
     ChannelType, Data, Fault, List, ListItem,
-    state::{CharDevice, Display, LossySurface, PendingWrite, Rectangle, Smartcard, State, Surfaces},
+    state::{
+        AgentToClient, CharDevice, Display, LossySurface, Main, PendingWrite, Rectangle, Smartcard, State, SurfaceForm,
+        Surfaces,
+    },
 };
 
 /// Of a smartcard channel: three bytes wait for the guest and two were read of a message.
@@ -25,16 +29,16 @@ fn a_smartcard_channel_has_two_pointers_that_count_from_the_magic() {
         version: 1,
         device: CharDevice {
             version: 1,
-            connected: 1,
+            connected: true,
             num_client_tokens: 10,
             num_send_tokens: 11,
             pending: PendingWrite { num_client_tokens: 1, data: Data(b"abc") },
         },
-        reader_added: 1,
+        reader_added: true,
         read: Data(b"de"),
     });
     assert_eq!(state, expected);
-    assert_eq!(state.check(), Ok(()));
+    assert_eq!(State::for_target(ChannelType::SMARTCARD, SurfaceForm::Lossless, SMARTCARD), Ok(expected));
     assert_eq!(encoded(&state), SMARTCARD);
 }
 
@@ -43,19 +47,21 @@ fn each_fault_is_named() {
     let fault = |at: usize, value: u8| {
         let mut bytes = SMARTCARD.to_vec();
         bytes[at] = value;
-        let checked = State::decode(ChannelType::SMARTCARD, &bytes).and_then(|state| state.check());
-        checked.map_err(|error| (error.field, error.fault))
+        State::decode(ChannelType::SMARTCARD, &bytes)
+            .map(|_| ())
+            .map_err(|error| (error.field, error.offset, error.fault))
     };
     assert_eq!(fault(9, 0), Ok(()));
-    assert_eq!(fault(0, b'X'), Err(("magic", Fault::WrongMagic)));
-    assert_eq!(fault(4, 2), Err(("version", Fault::UnsupportedVersion)));
-    assert_eq!(fault(8, 2), Err(("device version", Fault::UnsupportedVersion)));
-    assert_eq!(fault(12, 2), Err(("connected", Fault::LimitExceeded)));
-    assert_eq!(fault(21, 6), Err(("pending", Fault::OutOfBounds)));
-    assert_eq!(fault(24, 0x80), Err(("pending", Fault::OutOfBounds)));
-    assert_eq!(fault(29, 0x29), Err(("pending", Fault::OffsetInFixedPart)));
-    assert_eq!(fault(33, 2), Err(("reader_added", Fault::LimitExceeded)));
-    assert_eq!(fault(38, 0x2e), Err(("read", Fault::OutOfBounds)));
+    assert_eq!(fault(4, 0), Ok(()), "an older version");
+    assert_eq!(fault(0, b'X'), Err(("magic", 0, Fault::WrongMagic)));
+    assert_eq!(fault(4, 2), Err(("version", 4, Fault::UnsupportedVersion)));
+    assert_eq!(fault(8, 2), Err(("version", 8, Fault::UnsupportedVersion)));
+    assert_eq!(fault(12, 2), Err(("connected", 12, Fault::NotAFlag)));
+    assert_eq!(fault(21, 6), Err(("pending", 21, Fault::OutOfBounds)));
+    assert_eq!(fault(24, 0x80), Err(("pending", 21, Fault::OutOfBounds)));
+    assert_eq!(fault(29, 0x29), Err(("pending", 21, Fault::OffsetInFixedPart)));
+    assert_eq!(fault(33, 2), Err(("reader_added", 33, Fault::NotAFlag)));
+    assert_eq!(fault(38, 0x2e), Err(("read", 34, Fault::OutOfBounds)));
     for cut in 0..SMARTCARD.len() {
         assert!(State::decode(ChannelType::SMARTCARD, &SMARTCARD[..cut]).is_err());
     }
@@ -69,10 +75,10 @@ fn a_lossy_surface_list_is_read_where_the_caller_says_so() {
     let display = State::Display(Display {
         version: 1,
         message_serial: 9,
-        low_bandwidth: 1,
+        low_bandwidth: true,
         pixmap_cache_id: 1,
         pixmap_cache_size: -5,
-        pixmap_cache_freezer: 0,
+        pixmap_cache_freezer: false,
         pixmap_cache_clients: [1, 2, 3, 4],
         glz_dict_id: 1,
         glz_dict_size: 2,
@@ -84,7 +90,7 @@ fn a_lossy_surface_list_is_read_where_the_caller_says_so() {
     assert_eq!((bytes.len(), &bytes[76..84]), (104, &[80, 0, 0, 0, 1, 0, 0, 0][..]));
     let State::Display(decoded) = State::decode(ChannelType::DISPLAY, &bytes).unwrap() else { panic!() };
     assert_eq!(State::Display(decoded), display);
-    assert_eq!(decoded.surfaces.lossy(), Some(List::new(&wire)));
+    assert_eq!(decoded.surfaces.lossy(), Ok(List::new(&wire)));
     assert_eq!(decoded.surfaces.lossy().unwrap().iter().next(), Some(surface));
 
     let mut many = bytes.clone();
@@ -92,13 +98,62 @@ fn a_lossy_surface_list_is_read_where_the_caller_says_so() {
     assert_eq!(State::decode(ChannelType::DISPLAY, &many).unwrap_err().fault, Fault::OutOfBounds);
     many[80..84].copy_from_slice(&2u32.to_le_bytes());
     let State::Display(short) = State::decode(ChannelType::DISPLAY, &many).unwrap() else { panic!() };
-    assert!(short.surfaces.lossless().is_some() && short.surfaces.lossy().is_none());
+    assert_eq!(short.surfaces.lossless().unwrap_err().fault, Fault::LimitExceeded, "the rectangle taken for an id");
+    let error = short.surfaces.lossy().unwrap_err();
+    assert_eq!(error.to_string(), "SpiceMigrateDataDisplay: surfaces at byte 76: it lies beyond the bytes present");
+}
+
+#[test]
+fn surfaces_that_no_display_can_have_are_refused() {
+    let with = |ids: &[u32]| {
+        let entries: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+        let surfaces = Surfaces { count: u32::try_from(ids.len()).unwrap(), entries: Data(&entries) };
+        let bytes = encoded(&State::Display(Display { surfaces, ..Display::default() }));
+        let checked = State::for_target(ChannelType::DISPLAY, SurfaceForm::Lossless, &bytes);
+        checked.map(|_| ()).map_err(|error| (error.offset, error.fault))
+    };
+    assert_eq!(with(&[0, 1023, 5]), Ok(()));
+    assert_eq!(with(&[5, 1023, 5]), Err((76, Fault::Duplicate)));
+    assert_eq!(with(&[1024]), Err((76, Fault::LimitExceeded)));
+    assert_eq!(with(&(0..1024).collect::<Vec<_>>()), Ok(()));
+    assert_eq!(with(&(0..1025).collect::<Vec<_>>()), Err((76, Fault::LimitExceeded)));
+    let bytes = encoded(&State::Display(Display::default()));
+    assert!(State::for_target(ChannelType::DISPLAY, SurfaceForm::Lossy, &bytes).is_ok());
+    let twice = [0; 40];
+    let surfaces = Surfaces { count: 2, entries: Data(&twice) };
+    let bytes = encoded(&State::Display(Display { surfaces, ..Display::default() }));
+    let error = State::for_target(ChannelType::DISPLAY, SurfaceForm::Lossy, &bytes).unwrap_err();
+    assert_eq!(error.fault, Fault::Duplicate);
+}
+
+#[test]
+fn an_agents_message_cannot_have_been_read_before_its_chunk_header() {
+    let with = |chunk_header_size, message_header_done, message_header: &[u8]| {
+        let agent_to_client = AgentToClient {
+            chunk_header_size,
+            message_header_done,
+            message_header: Data(message_header),
+            ..AgentToClient::default()
+        };
+        let bytes = encoded(&State::Main(Main { agent_to_client, ..Main::default() }));
+        let checked = State::decode(ChannelType::MAIN, &bytes);
+        checked.map(|_| ()).map_err(|error| (error.field, error.offset, error.fault))
+    };
+    assert_eq!(with(0, false, b""), Ok(()), "as a source without an agent sends it");
+    assert_eq!(with(8, true, b""), Ok(()));
+    assert_eq!(with(8, false, &[1; 19]), Ok(()));
+    assert_eq!(with(9, false, b""), Err(("chunk_header_size", 34, Fault::LimitExceeded)));
+    assert_eq!(with(8, false, &[1; 20]), Err(("message_header", 47, Fault::LimitExceeded)));
+    assert_eq!(with(7, true, b""), Err(("message_header_done", 46, Fault::Unexpected)));
+    assert_eq!(with(7, false, b"x"), Err(("message_header", 47, Fault::Unexpected)));
 }
 
 #[test]
 fn a_channel_without_known_state_keeps_its_bytes() {
     let state = State::decode(ChannelType::PLAYBACK, b"anything").unwrap();
     assert_eq!((state, encoded(&state).as_slice()), (State::Unknown(Data(b"anything")), &b"anything"[..]));
+    let error = State::for_target(ChannelType::PLAYBACK, SurfaceForm::Lossless, b"anything").unwrap_err();
+    assert_eq!(error.to_string(), "migration data: data at byte 0: it must not be there");
 }
 
 proptest! {
@@ -110,9 +165,35 @@ proptest! {
     ) {
         let bytes = [magic.as_slice(), &body].concat();
         if let Ok(state) = State::decode(channel, &bytes) {
-            let _ = state.check();
+            let _ = State::for_target(channel, SurfaceForm::Lossy, &bytes);
             let again = encoded(&state);
             prop_assert_eq!(State::decode(channel, &again), Ok(state));
         }
+    }
+
+    #[test]
+    fn what_encodes_decodes_to_the_same_and_every_truncation_is_refused(
+        channel in (1u8..12).prop_map(ChannelType),
+        choices in prop::collection::vec(any::<u8>(), 0..300),
+    ) {
+        let state = State::arbitrary_of(channel, &mut Unstructured::new(&choices)).unwrap();
+        let bytes = encoded(&state);
+        match State::decode(channel, &bytes) {
+            Ok(decoded) => prop_assert_eq!(decoded, state),
+            // What only fields together show is not looked at when values are made.
+            Err(error) => prop_assert_eq!(error.fault, Fault::Unexpected),
+        }
+        let State::Unknown(_) = state else {
+            // A surface list may be longer than its count says.
+            let needed = match state {
+                State::Display(display) => 84 + 4 * usize::try_from(display.surfaces.count).unwrap(),
+                _ => bytes.len(),
+            };
+            for cut in 0..needed {
+                let error = State::decode(channel, &bytes[..cut]).unwrap_err();
+                prop_assert!(matches!(error.fault, Fault::Truncated | Fault::OutOfBounds), "{error}");
+            }
+            return Ok(());
+        };
     }
 }

@@ -295,9 +295,20 @@ async fn data_version(context: &mut Context) -> Verdict {
     for (channel_type, connection, data) in all_data(context).await? {
         let version = data.get(4..).and_then(|data| data.first_chunk()).map(|bytes| u32::from_le_bytes(*bytes));
         check(version == Some(VERSION), "D2", &connection, "version 1", format_args!("{version:?}"))?;
-        if let Ok(State::Main(main)) = State::decode(channel_type, &data) {
-            let version = main.agent.version;
-            check(version == VERSION, "D2", &connection, "version 1 of the agent's state", version)?;
+        match State::decode(channel_type, &data) {
+            Ok(State::Main(main)) => {
+                check(
+                    main.agent.version == VERSION,
+                    "D2",
+                    &connection,
+                    "version 1 of the agent's state",
+                    main.agent.version,
+                )?;
+            }
+            Err(error) if error.fault == Fault::UnsupportedVersion => {
+                check(false, "D2", &connection, "version 1 in every part", error)?;
+            }
+            _ => {}
         }
     }
     Ok(())
@@ -308,7 +319,9 @@ async fn data_whole(context: &mut Context) -> Verdict {
         let decoded = State::decode(channel_type, &data);
         let got = match decoded {
             Ok(_) => continue,
-            Err(error) if error.fault == Fault::WrongMagic => return Err(Stop::Inconclusive(error.to_string())),
+            Err(error) if matches!(error.fault, Fault::WrongMagic | Fault::UnsupportedVersion) => {
+                return Err(Stop::Inconclusive(error.to_string()));
+            }
             Err(error) => format!("{} bytes; {error}", data.len()),
         };
         check(false, "D3", &connection, "all that it counts and points to", got)?;

@@ -4,10 +4,14 @@
 //! different messages.
 
 pub mod client;
+#[cfg(test)]
+mod every_row;
 pub mod server;
 
 pub use client::ClientMessage;
 pub use server::ServerMessage;
+
+pub use crate::wire::FieldLayout;
 
 use crate::wire::{ListItem, OptionalTextAt, Text, TextAt, flags, open_enum, wire_struct};
 use crate::{ChannelType, EncodeError};
@@ -35,14 +39,24 @@ pub(crate) mod sealed {
 }
 
 /// One line of the table of messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Row {
     /// The id on the wire.
     pub id: u16,
     /// The C name, such as `SPICE_MSG_MAIN_INIT`.
     pub c_name: &'static str,
+    /// The Rust name, such as `Init`.
+    pub name: &'static str,
     /// Which channels carry it.
     pub section: Section,
+    pub(crate) describe: fn(&mut dyn FnMut(FieldLayout)),
+}
+
+impl Row {
+    /// Shows each field of the body, nested ones too, in the order of the wire.
+    pub fn for_each_field(&self, mut show: impl FnMut(FieldLayout)) {
+        (self.describe)(&mut show);
+    }
 }
 
 /// Which channels carry a message.

@@ -28,6 +28,7 @@ macro_rules! wire_struct {
         impl $crate::wire::Field for $Static {
             type Value<'value> = $Value;
             const SLOT: usize = 0 $( + <$crate::wire::wire_struct!(@kind $Type $(, $Kind)?) as $crate::wire::Field>::SLOT )*;
+            const LAYOUT: &'static str = stringify!($Name);
             const BY_OFFSET: bool = false $( || <$crate::wire::wire_struct!(@kind $Type $(, $Kind)?) as $crate::wire::Field>::BY_OFFSET )*;
 
             #[inline(always)]
@@ -74,18 +75,29 @@ macro_rules! wire_struct {
                 let _ = slot;
             }
 
-            fn first_cut(at: $crate::wire::At, length: usize) -> Option<$crate::wire::At> {
+            fn describe(at: $crate::wire::At, show: &mut dyn FnMut($crate::wire::FieldLayout)) {
                 let mut offset = at.offset;
                 $(
                     let at = $crate::wire::At { field: stringify!($field), offset };
-                    let cut = <$crate::wire::wire_struct!(@kind $Type $(, $Kind)?) as $crate::wire::Field>::first_cut(at, length);
-                    if cut.is_some() {
-                        return cut;
-                    }
+                    <$crate::wire::wire_struct!(@kind $Type $(, $Kind)?) as $crate::wire::Field>::describe(at, show);
                     offset = offset.saturating_add(<$crate::wire::wire_struct!(@kind $Type $(, $Kind)?) as $crate::wire::Field>::SLOT);
                 )*
                 let _ = offset;
-                None
+            }
+
+            #[cfg(any(test, feature = "arbitrary"))]
+            fn arbitrary<'value>(bytes: &mut arbitrary::Unstructured<'value>) -> arbitrary::Result<$Value> {
+                $(
+                    let $field = <$crate::wire::wire_struct!(@kind $Type $(, $Kind)?) as $crate::wire::Field>::arbitrary(bytes)?;
+                )*
+                Ok($Name { $($field),* })
+            }
+        }
+
+        #[cfg(any(test, feature = "arbitrary"))]
+        impl<'value> arbitrary::Arbitrary<'value> for $Value {
+            fn arbitrary(bytes: &mut arbitrary::Unstructured<'value>) -> arbitrary::Result<Self> {
+                <$Static as $crate::wire::Field>::arbitrary(bytes)
             }
         }
     };
@@ -127,7 +139,13 @@ macro_rules! messages {
         impl<'a> $Enum<'a> {
             /// All messages of this direction that the crate knows, in order of their ids.
             pub const TABLE: &'static [$crate::message::Row] = &[
-                $( $crate::message::Row { id: $id, c_name: $c_name, section: $crate::message::Section::$section }, )*
+                $( $crate::message::Row {
+                    id: $id,
+                    c_name: $c_name,
+                    name: stringify!($Name),
+                    section: $crate::message::Section::$section,
+                    describe: $crate::wire::messages!(@describe $Name [$( $($fields)* )?]),
+                }, )*
             ];
 
             /// Decodes the body of message `id` as it arrived on a channel of type `channel`.
@@ -194,6 +212,53 @@ macro_rules! messages {
                 }
             }
         }
+
+        #[cfg(any(test, feature = "arbitrary"))]
+        impl<'a> $Enum<'a> {
+            /// A message of this id, known or not, as it may be on the main channel.
+            ///
+            /// # Errors
+            /// When `bytes` are used up.
+            pub fn arbitrary_of(id: u16, bytes: &mut arbitrary::Unstructured<'a>) -> arbitrary::Result<Self> {
+                Ok(match id {
+                    $( $id => $crate::wire::messages!(@arbitrary $Name bytes [$( $($fields)* )?]), )*
+                    id => Self::Unknown { id, body: <$crate::wire::Rest as $crate::wire::Field>::arbitrary(bytes)? },
+                })
+            }
+        }
+
+        #[cfg(any(test, feature = "arbitrary"))]
+        impl<'a> arbitrary::Arbitrary<'a> for $Enum<'a> {
+            /// Of all known messages, each as likely, and now and then an unknown one.
+            fn arbitrary(bytes: &mut arbitrary::Unstructured<'a>) -> arbitrary::Result<Self> {
+                let row = bytes.int_in_range(0..=Self::TABLE.len())?;
+                let id = Self::TABLE.get(row).map_or(1000, |row| row.id);
+                Self::arbitrary_of(id, bytes)
+            }
+        }
+
+        #[cfg(test)]
+        impl $crate::message::every_row::Direction for $Enum<'static> {
+            type Message<'a> = $Enum<'a>;
+            const TABLE: &'static [$crate::message::Row] = $Enum::TABLE;
+            fn arbitrary_of<'a>(id: u16, bytes: &mut arbitrary::Unstructured<'a>) -> arbitrary::Result<$Enum<'a>> {
+                $Enum::arbitrary_of(id, bytes)
+            }
+            fn decode(id: u16, body: &[u8]) -> Result<$Enum<'_>, $crate::DecodeError> {
+                $Enum::decode($crate::ChannelType::MAIN, id, body)
+            }
+        }
+
+        #[cfg(test)]
+        #[allow(non_snake_case, reason = "a test per row, with the row's name")]
+        mod every_rule_holds_for {
+            $(
+                #[test]
+                fn $Name() {
+                    $crate::message::every_row::check::<super::$Enum<'static>>($id);
+                }
+            )*
+        }
     };
     (@struct [$($doc:tt)*] $id:literal $c_name:literal $Name:ident []) => {};
     (@struct [$($doc:tt)*] $id:literal $c_name:literal $Name:ident [$($declaration:tt)+]) => {
@@ -203,6 +268,14 @@ macro_rules! messages {
             #[doc = concat!("`", $c_name, "`, id ", $id, ".")]
             pub struct $Name $($declaration)+
         }
+    };
+    (@describe $Name:ident []) => { |_| () };
+    (@describe $Name:ident [$($fields:tt)+]) => {
+        |show| <$Name as $crate::wire::Field>::describe($crate::wire::At { field: "", offset: 0 }, show)
+    };
+    (@arbitrary $Name:ident $bytes:ident []) => { Self::$Name };
+    (@arbitrary $Name:ident $bytes:ident [$($fields:tt)+]) => {
+        Self::$Name(<$Name as $crate::wire::Field>::arbitrary($bytes)?)
     };
     (@decode $c_name:literal $Name:ident $body:ident []) => {
         match $crate::wire::decode_empty($c_name, $body) {
@@ -252,6 +325,12 @@ macro_rules! open_enum {
                     _ => None,
                 }
             }
+
+            /// The known value of this name.
+            #[must_use]
+            pub fn from_name(name: &str) -> Option<Self> {
+                Self::KNOWN.iter().copied().find(|known| known.name() == Some(name))
+            }
         }
 
         impl core::fmt::Display for $Name {
@@ -279,6 +358,7 @@ macro_rules! newtype_field {
         impl $crate::wire::Field for $Name {
             type Value<'value> = Self;
             const SLOT: usize = size_of::<$number>();
+            const LAYOUT: &'static str = stringify!($number);
             #[inline(always)]
             fn decode<'value>(
                 at: $crate::wire::At,
@@ -294,6 +374,17 @@ macro_rules! newtype_field {
             #[inline(always)]
             fn encode(value: Self, slot: &mut [u8], tail: &mut $crate::wire::TailWriter<'_>) {
                 <$number as $crate::wire::Field>::encode(value.0, slot, tail);
+            }
+            #[cfg(any(test, feature = "arbitrary"))]
+            fn arbitrary<'value>(bytes: &mut arbitrary::Unstructured<'value>) -> arbitrary::Result<Self> {
+                <$number as $crate::wire::Field>::arbitrary(bytes).map(Self)
+            }
+        }
+
+        #[cfg(any(test, feature = "arbitrary"))]
+        impl<'value> arbitrary::Arbitrary<'value> for $Name {
+            fn arbitrary(bytes: &mut arbitrary::Unstructured<'value>) -> arbitrary::Result<Self> {
+                <Self as $crate::wire::Field>::arbitrary(bytes)
             }
         }
     };

@@ -2,6 +2,9 @@
 
 use core::{fmt, marker::PhantomData};
 
+#[cfg(any(test, feature = "arbitrary"))]
+use arbitrary::Unstructured;
+
 use super::{At, Field, Located, Tail, TailWriter, index, take};
 use crate::{error::Fault, limits};
 
@@ -126,6 +129,7 @@ impl<T: ListItem + fmt::Debug> fmt::Debug for List<'_, T> {
 /// A number, or a newtype around one, with its bytes in little-endian order.
 pub(crate) trait Scalar: Copy {
     const SIZE: usize;
+    const LAYOUT: &'static str;
     fn read(slot: &[u8]) -> Self;
     fn write(self, slot: &mut [u8]);
 }
@@ -134,6 +138,7 @@ macro_rules! scalar {
     ($($number:ty),*) => {$(
         impl Scalar for $number {
             const SIZE: usize = size_of::<$number>();
+            const LAYOUT: &'static str = stringify!($number);
             #[inline(always)]
             fn read(slot: &[u8]) -> Self {
                 // INVARIANT: a slot is as large as its field, so the default never shows.
@@ -152,6 +157,7 @@ scalar!(u8, u16, u32, u64, i64);
 
 impl<const SIZE: usize> Scalar for [u8; SIZE] {
     const SIZE: usize = SIZE;
+    const LAYOUT: &'static str = "bytes";
     #[inline(always)]
     fn read(slot: &[u8]) -> Self {
         slot.first_chunk().map_or([0; SIZE], |bytes| *bytes)
@@ -166,6 +172,7 @@ impl<const SIZE: usize> Scalar for [u8; SIZE] {
 
 impl<const COUNT: usize> Scalar for [u64; COUNT] {
     const SIZE: usize = size_of::<[u64; COUNT]>();
+    const LAYOUT: &'static str = "u64 each";
     #[inline(always)]
     fn read(slot: &[u8]) -> Self {
         let numbers = slot.as_chunks().0;
@@ -182,6 +189,7 @@ impl<const COUNT: usize> Scalar for [u64; COUNT] {
 impl<T: Scalar> Field for T {
     type Value<'a> = T;
     const SLOT: usize = T::SIZE;
+    const LAYOUT: &'static str = T::LAYOUT;
     #[inline(always)]
     fn decode<'a>(_: At, slot: &[u8], _: &mut Tail<'a>) -> Result<T, Located> {
         Ok(T::read(slot))
@@ -194,6 +202,14 @@ impl<T: Scalar> Field for T {
     fn encode(value: T, slot: &mut [u8], _: &mut TailWriter<'_>) {
         value.write(slot);
     }
+    #[cfg(any(test, feature = "arbitrary"))]
+    fn arbitrary<'a>(bytes: &mut Unstructured<'a>) -> arbitrary::Result<T> {
+        // What the input lacks reads as zeros.
+        let mut slot = [0; 256];
+        let slot = slot.get_mut(..T::SIZE).unwrap_or_default();
+        bytes.fill_buffer(slot)?;
+        Ok(T::read(slot))
+    }
 }
 
 /// All bytes up to the end of the body.
@@ -202,6 +218,7 @@ pub(crate) struct Rest;
 impl Field for Rest {
     type Value<'a> = Data<'a>;
     const SLOT: usize = 0;
+    const LAYOUT: &'static str = "bytes to the end";
     #[inline(always)]
     fn decode<'a>(_: At, _: &[u8], tail: &mut Tail<'a>) -> Result<Data<'a>, Located> {
         Ok(Data(core::mem::take(&mut tail.rest)))
@@ -214,6 +231,10 @@ impl Field for Rest {
     fn encode(value: Data<'_>, _: &mut [u8], tail: &mut TailWriter<'_>) {
         tail.put(value.0);
     }
+    #[cfg(any(test, feature = "arbitrary"))]
+    fn arbitrary<'a>(bytes: &mut Unstructured<'a>) -> arbitrary::Result<Data<'a>> {
+        some_bytes(bytes).map(Data)
+    }
 }
 
 /// A u32 length in the slot, and as many bytes in the tail.
@@ -222,6 +243,7 @@ pub(crate) struct Counted;
 impl Field for Counted {
     type Value<'a> = Data<'a>;
     const SLOT: usize = 4;
+    const LAYOUT: &'static str = "u32 length, then as many bytes";
     #[inline(always)]
     fn decode<'a>(at: At, slot: &[u8], tail: &mut Tail<'a>) -> Result<Data<'a>, Located> {
         tail.take(index(u32::read(slot))).map(Data).map_err(|fault| at.fault(fault))
@@ -235,6 +257,10 @@ impl Field for Counted {
         slot_len(value.0.len()).write(slot);
         tail.put(value.0);
     }
+    #[cfg(any(test, feature = "arbitrary"))]
+    fn arbitrary<'a>(bytes: &mut Unstructured<'a>) -> arbitrary::Result<Data<'a>> {
+        some_bytes(bytes).map(Data)
+    }
 }
 
 /// Whether one NUL follows, which a sender may leave out.
@@ -243,13 +269,12 @@ pub(crate) struct OptionalNul;
 impl Field for OptionalNul {
     type Value<'a> = bool;
     const SLOT: usize = 0;
+    const LAYOUT: &'static str = "a NUL, or nothing";
     #[inline(always)]
     fn decode<'a>(_: At, _: &[u8], tail: &mut Tail<'a>) -> Result<bool, Located> {
-        let terminated = tail.rest == [0];
-        if terminated {
-            tail.rest = &[];
-        }
-        Ok(terminated)
+        let Some((0, rest)) = tail.rest.split_first() else { return Ok(false) };
+        tail.rest = rest;
+        Ok(true)
     }
     #[inline(always)]
     fn tail_len(value: bool) -> usize {
@@ -261,6 +286,10 @@ impl Field for OptionalNul {
             tail.put(&[0]);
         }
     }
+    #[cfg(any(test, feature = "arbitrary"))]
+    fn arbitrary<'a>(bytes: &mut Unstructured<'a>) -> arbitrary::Result<bool> {
+        bytes.arbitrary()
+    }
 }
 
 /// A count in the slot, of type `Count`, and as many items in the tail.
@@ -269,12 +298,14 @@ pub(crate) struct Items<Count, T>(PhantomData<(Count, T)>);
 /// The count of a list: how many items it can announce.
 pub(crate) trait Count: Scalar {
     const MOST: usize;
+    const LAYOUT: &'static str;
     fn to_usize(self) -> usize;
     fn from_usize(count: usize) -> Self;
 }
 
 impl Count for u8 {
     const MOST: usize = 255;
+    const LAYOUT: &'static str = "u8 count, then as many items";
     fn to_usize(self) -> usize {
         usize::from(self)
     }
@@ -285,6 +316,7 @@ impl Count for u8 {
 
 impl Count for u32 {
     const MOST: usize = usize::MAX;
+    const LAYOUT: &'static str = "u32 count, then as many items";
     fn to_usize(self) -> usize {
         index(self)
     }
@@ -296,6 +328,7 @@ impl Count for u32 {
 impl<C: Count, T: ListItem + 'static> Field for Items<C, T> {
     type Value<'a> = List<'a, T>;
     const SLOT: usize = C::SIZE;
+    const LAYOUT: &'static str = <C as Count>::LAYOUT;
     #[inline(always)]
     fn decode<'a>(at: At, slot: &[u8], tail: &mut Tail<'a>) -> Result<List<'a, T>, Located> {
         let length = C::read(slot).to_usize().saturating_mul(size_of::<T::Wire>());
@@ -312,6 +345,11 @@ impl<C: Count, T: ListItem + 'static> Field for Items<C, T> {
         C::from_usize(items.len()).write(slot);
         tail.put(T::join(items));
     }
+    #[cfg(any(test, feature = "arbitrary"))]
+    fn arbitrary<'a>(bytes: &mut Unstructured<'a>) -> arbitrary::Result<List<'a, T>> {
+        let items = T::split(some_bytes(bytes)?);
+        Ok(List { items: items.get(..C::MOST).unwrap_or(items) })
+    }
 }
 
 /// A string that must be present: size and offset in the slot, the bytes and a NUL in the tail.
@@ -320,6 +358,7 @@ pub(crate) struct TextAt;
 impl Field for TextAt {
     type Value<'a> = Text<'a>;
     const SLOT: usize = 8;
+    const LAYOUT: &'static str = "u32 size, u32 offset of a string with its NUL";
     const BY_OFFSET: bool = true;
     #[inline(always)]
     fn decode<'a>(at: At, slot: &[u8], tail: &mut Tail<'a>) -> Result<Text<'a>, Located> {
@@ -337,6 +376,11 @@ impl Field for TextAt {
     fn encode(value: Text<'_>, slot: &mut [u8], tail: &mut TailWriter<'_>) {
         OptionalTextAt::encode(Some(value), slot, tail);
     }
+    #[cfg(any(test, feature = "arbitrary"))]
+    fn arbitrary<'a>(bytes: &mut Unstructured<'a>) -> arbitrary::Result<Text<'a>> {
+        let text = some_bytes(bytes)?.split(|byte| *byte == 0).next().unwrap_or_default();
+        Ok(Text(text.get(..limits::MAX_TEXT).unwrap_or(text)))
+    }
 }
 
 /// A string that may be absent: offset and size are 0 then.
@@ -345,6 +389,7 @@ pub(crate) struct OptionalTextAt;
 impl Field for OptionalTextAt {
     type Value<'a> = Option<Text<'a>>;
     const SLOT: usize = 8;
+    const LAYOUT: &'static str = "u32 size, u32 offset of a string with its NUL, or 0 and 0";
     const BY_OFFSET: bool = true;
     #[inline(always)]
     fn decode<'a>(at: At, slot: &[u8], tail: &mut Tail<'a>) -> Result<Option<Text<'a>>, Located> {
@@ -385,10 +430,21 @@ impl Field for OptionalTextAt {
         slot_len(size).write(slot);
         slot_len(offset).write(slot.get_mut(4..).unwrap_or_default());
     }
+    #[cfg(any(test, feature = "arbitrary"))]
+    fn arbitrary<'a>(bytes: &mut Unstructured<'a>) -> arbitrary::Result<Option<Text<'a>>> {
+        if bytes.arbitrary()? { TextAt::arbitrary(bytes).map(Some) } else { Ok(None) }
+    }
 }
 
 /// INVARIANT: bodies are bounded by `MAX_BODY`, so every length and offset in one fits.
 #[inline(always)]
 fn slot_len(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
+}
+
+/// Up to 64 bytes of the input: enough for every rule about lengths but the limits, which have tests of their own.
+#[cfg(any(test, feature = "arbitrary"))]
+pub(crate) fn some_bytes<'a>(bytes: &mut Unstructured<'a>) -> arbitrary::Result<&'a [u8]> {
+    let length = bytes.int_in_range(0..=64)?;
+    bytes.bytes(length.min(bytes.len()))
 }

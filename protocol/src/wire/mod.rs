@@ -9,6 +9,8 @@ mod fields;
 pub use fields::{Data, List, ListItem, Text};
 
 pub(crate) use declare::{flags, messages, newtype_field, open_enum, wire_struct};
+#[cfg(any(test, feature = "arbitrary"))]
+pub(crate) use fields::some_bytes;
 pub(crate) use fields::{Counted, Items, OptionalNul, OptionalTextAt, Rest, TextAt};
 
 use crate::error::{DecodeError, EncodeError, Fault};
@@ -140,6 +142,8 @@ pub(crate) trait Field {
     type Value<'a>: Copy;
     /// Bytes in the fixed part.
     const SLOT: usize;
+    /// What lies in the slot and the tail, in words for the table of messages.
+    const LAYOUT: &'static str;
     /// Whether the tail is reached by offset, so that it may hold bytes that belong to nothing.
     const BY_OFFSET: bool = false;
 
@@ -152,10 +156,38 @@ pub(crate) trait Field {
     /// Writes the value.
     fn encode(value: Self::Value<'_>, slot: &mut [u8], tail: &mut TailWriter<'_>);
 
-    /// The first field whose slot ends beyond `length` bytes of body.
-    fn first_cut(at: At, length: usize) -> Option<At> {
-        (at.offset.saturating_add(Self::SLOT) > length).then_some(at)
+    /// Shows every field within, in the order of the slots: where it stands, and its layout.
+    fn describe(at: At, show: &mut dyn FnMut(FieldLayout)) {
+        show(FieldLayout { name: at.field, offset: at.offset, size: Self::SLOT, layout: Self::LAYOUT });
     }
+
+    /// A valid value, made of bytes that choose it.
+    #[cfg(any(test, feature = "arbitrary"))]
+    fn arbitrary<'a>(bytes: &mut arbitrary::Unstructured<'a>) -> arbitrary::Result<Self::Value<'a>>;
+}
+
+/// One field of a message's fixed part, as the table of messages shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FieldLayout {
+    /// Its Rust name.
+    pub name: &'static str,
+    /// Where its slot begins: bytes from the start of the body.
+    pub offset: usize,
+    /// Bytes of its slot in the fixed part; 0 for what lies in the tail alone.
+    pub size: usize,
+    /// What lies there, such as `u32`.
+    pub layout: &'static str,
+}
+
+/// The field called `name` in a body of fields `F`.
+pub(crate) fn locate<F: Field>(name: &'static str) -> At {
+    let mut found = At { field: name, offset: 0 };
+    F::describe(At { field: "", offset: 0 }, &mut |field| {
+        if field.name == name {
+            found.offset = field.offset;
+        }
+    });
+    found
 }
 
 /// Decodes a whole body. `SLOT` must be `F::SLOT`; it is a parameter because an associated constant cannot size an array.
@@ -182,8 +214,14 @@ pub(crate) fn decode_empty(message: &'static str, body: &[u8]) -> Result<(), Dec
 
 #[cold]
 fn truncated<F: Field>(message: &'static str, length: usize) -> DecodeError {
-    let start = At { field: "", offset: 0 };
-    F::first_cut(start, length).unwrap_or(start).fault(Fault::Truncated).in_message(message)
+    let mut cut = None;
+    F::describe(At { field: "", offset: 0 }, &mut |field| {
+        if cut.is_none() && field.offset.saturating_add(field.size) > length {
+            cut = Some(At { field: field.name, offset: field.offset });
+        }
+    });
+    // INVARIANT: the fixed part is as long as its fields, so one of them is cut.
+    cut.unwrap_or(At { field: "end", offset: length }).fault(Fault::Truncated).in_message(message)
 }
 
 #[cold]

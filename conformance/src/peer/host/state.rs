@@ -5,7 +5,7 @@
 
 use spice_migration::{
     ChannelType, Data,
-    state::{CharDevice, Display, Inputs, Main, State, Surfaces, VERSION},
+    state::{CharDevice, Display, Inputs, Main, State, SurfaceForm, Surfaces, VERSION},
 };
 
 use crate::peer::defect::Defect;
@@ -23,7 +23,7 @@ pub(super) fn data(channel_type: ChannelType, message_serial: u64, defect: Optio
             message_serial,
             pixmap_cache_id: 1,
             pixmap_cache_size: 20 << 20,
-            pixmap_cache_freezer: 1,
+            pixmap_cache_freezer: true,
             glz_dict_id: 1,
             glz_dict_size: 3 << 20,
             glz_max_encoders: 4,
@@ -49,7 +49,7 @@ pub(super) fn data(channel_type: ChannelType, message_serial: u64, defect: Optio
 
 /// Whether data for a channel may be used.
 pub(super) fn is_valid(channel_type: ChannelType, data: &[u8]) -> bool {
-    State::decode(channel_type, data).is_ok_and(|state| state.check().is_ok())
+    State::for_target(channel_type, SurfaceForm::Lossless, data).is_ok()
 }
 
 /// The serial of the display channel's last message at the source, from valid data.

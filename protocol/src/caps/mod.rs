@@ -1,15 +1,33 @@
 //! Capability bits: what each side of a link says that it can do, per channel type.
 //!
-//! Bit *n* stands in bit *n* mod 32 of word *n* / 32. Unknown bits and further words are kept.
+//! Bit *n* stands in bit *n* mod 32 of word *n* / 32. Unknown bits and further words are kept. [`CapabilityWords`] are the words as
+//! they lie in a link message, whatever they mean; `CapabilitySet` is a set of one kind that can be changed, combined, and read
+//! from and written as names.
+
+#[cfg(feature = "alloc")]
+mod set;
 
 use core::fmt;
 
-use crate::wire::open_enum;
+#[cfg(feature = "alloc")]
+pub use set::{CapabilitySet, UnknownName};
 
-/// A bit of one of the sets below.
-pub trait Capability: Copy {
+use crate::link::ChannelType;
+use crate::wire::{index, open_enum};
+
+/// A bit of one of the kinds below.
+pub trait Capability: Copy + 'static {
+    /// All of this kind that have a name, in order.
+    const KNOWN: &'static [Self];
+
+    /// The capability of this number, known or not.
+    fn from_bit(bit: u32) -> Self;
+
     /// Its number, counted over all words.
     fn bit(self) -> u32;
+
+    /// Its name, if it is known.
+    fn name(self) -> Option<&'static str>;
 }
 
 /// The words of one set, as they lie in a link message.
@@ -34,7 +52,9 @@ impl<'a> CapabilityWords<'a> {
     /// Whether a bit is set. One in a word that is not there is not.
     #[must_use]
     pub fn has(self, capability: impl Capability) -> bool {
-        self.bits().any(|bit| bit == capability.bit())
+        let number = capability.bit();
+        let word = self.words.get(index(number / u32::BITS)).map_or(0, |word| u32::from_le_bytes(*word));
+        word >> (number % u32::BITS) & 1 == 1
     }
 
     /// The words.
@@ -66,6 +86,20 @@ pub fn word<C: Capability>(capabilities: &[C]) -> u32 {
     capabilities.iter().filter_map(|capability| 1u32.checked_shl(capability.bit())).fold(0, |word, bit| word | bit)
 }
 
+/// The name of a bit among the capabilities of a channel type; `None` if it is unknown.
+#[must_use]
+pub const fn name(channel: ChannelType, bit: u32) -> Option<&'static str> {
+    match channel {
+        ChannelType::MAIN => MainCapability(bit).name(),
+        ChannelType::DISPLAY => DisplayCapability(bit).name(),
+        ChannelType::INPUTS => InputsCapability(bit).name(),
+        ChannelType::PLAYBACK => PlaybackCapability(bit).name(),
+        ChannelType::RECORD => RecordCapability(bit).name(),
+        ChannelType::USBREDIR | ChannelType::PORT | ChannelType::WEBDAV => SpicevmcCapability(bit).name(),
+        _ => None,
+    }
+}
+
 macro_rules! capabilities {
     ($( $(#[$doc:meta])* pub struct $Name:ident { $( $(#[$bit_doc:meta])* $BIT:ident = $bit:literal $text:literal; )* } )*) => {$(
         open_enum! {
@@ -75,8 +109,15 @@ macro_rules! capabilities {
         }
 
         impl Capability for $Name {
+            const KNOWN: &'static [Self] = Self::KNOWN;
+            fn from_bit(bit: u32) -> Self {
+                Self(bit)
+            }
             fn bit(self) -> u32 {
                 self.0
+            }
+            fn name(self) -> Option<&'static str> {
+                self.name()
             }
         }
     )*};
