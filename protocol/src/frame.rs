@@ -6,7 +6,7 @@ use core::fmt;
 
 use crate::message::Message;
 use crate::sub_message::SubMessages;
-use crate::{DecodeError, EncodeError};
+use crate::{DecodeError, EncodeError, ServerMessage};
 
 /// Which header a connection's messages have, both ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -134,14 +134,17 @@ pub struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// The messages that a full header says are within this one, which are processed before it.
+    /// The messages within this one of a server, which are processed before it: the list that a full header's `sub_list`
+    /// points to, or that is the body of SPICE_MSG_LIST.
     ///
     /// # Errors
     /// When the list is not one: see [`SubMessages::decode`].
     pub fn sub_messages(&self) -> Result<Option<SubMessages<'a>>, DecodeError> {
-        match self.header.sub_list {
-            0 => Ok(None),
-            offset => SubMessages::decode(self.body, offset).map(Some),
+        match self.header {
+            Header { id: ServerMessage::LIST, sub_list: offset, .. } | Header { sub_list: offset @ 1.., .. } => {
+                SubMessages::decode(self.body, offset).map(Some)
+            }
+            _ => Ok(None),
         }
     }
 }

@@ -71,6 +71,7 @@ pub mod error;
 pub mod frame;
 pub mod limits;
 pub mod link;
+pub mod major1;
 pub mod message;
 pub mod state;
 pub mod sub_message;

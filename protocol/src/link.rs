@@ -258,7 +258,7 @@ macro_rules! link_body {
             /// The length of the encoded form in bytes, without the header.
             #[must_use]
             pub fn encoded_len(&self) -> usize {
-                <$Name<'static> as Field>::SLOT.saturating_add(<$Name<'static> as Field>::tail_len(*self))
+                wire::body_len::<$Name<'static>>(*self)
             }
 
             /// Encodes what follows the link header into the front of `out` and returns its length.

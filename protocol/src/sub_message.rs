@@ -1,8 +1,11 @@
-//! Messages within a message: behind a full header's `sub_list`, or as the body of SPICE_MSG_LIST.
+//! Messages within a message: behind a full header's `sub_list`, or as the body of SPICE_MSG_LIST. Only servers send them.
 //!
 //! The list says where each sub-message lies; all offsets count from the start of the body. A receiver processes them in the
-//! order of the list, and then the message that carries them. They may lie in another order: spice-server 0.15.1 puts the one
-//! that is to be processed first last.
+//! order of the list, and then the message that carries them, if it is not just a list. They may lie in another order:
+//! spice-server 0.15.1 puts the one that is to be processed first last. [`Frame::sub_messages`](crate::frame::Frame::sub_messages)
+//! finds the list of either kind.
+//!
+//! spice-gtk 0.42 follows these offsets without checking any (`spice_channel_recv_msg`).
 //!
 //! ```
 //! use spice_migration::sub_message::SubMessages;
@@ -18,8 +21,8 @@
 
 use core::ops::Range;
 
-use crate::wire::{At, index};
-use crate::{DecodeError, Fault, limits};
+use crate::wire::{At, TailWriter, index};
+use crate::{DecodeError, EncodeError, Fault, limits};
 
 /// Length of a sub-message's header in bytes: type and size.
 const HEADER_LEN: usize = 6;
@@ -99,6 +102,80 @@ impl<'a> SubMessages<'a> {
     pub const fn carrier_body(self) -> &'a [u8] {
         self.carrier_body
     }
+}
+
+/// Encodes `carrier_body`, behind it the sub-messages, and last their list, into the front of `out`. Returns the length of all,
+/// and where the list begins: the full header's `sub_list`.
+///
+/// # Errors
+/// When `out` is too small, there are more than [`MAX_SUB_MESSAGES`](limits::MAX_SUB_MESSAGES), or all would exceed
+/// [`MAX_BODY`](limits::MAX_BODY).
+pub fn encode_behind(
+    carrier_body: &[u8],
+    sub_messages: &[SubMessage<'_>],
+    out: &mut [u8],
+) -> Result<(usize, u32), EncodeError> {
+    let start = carrier_body.len();
+    let list = sub_messages.iter().fold(start, |end, sub_message| end.saturating_add(sub_message.encoded_len()));
+    let length = list.saturating_add(list_len(sub_messages));
+    let mut writer = TailWriter::new(0, room(out, sub_messages, length)?);
+    writer.put(carrier_body);
+    put_sub_messages(&mut writer, sub_messages);
+    put_list(&mut writer, sub_messages, start);
+    // INVARIANT: `room` has held it against MAX_BODY.
+    Ok((length, u32::try_from(list).unwrap_or(0)))
+}
+
+/// Encodes the body of SPICE_MSG_LIST, the list first, into the front of `out` and returns its length.
+///
+/// # Errors
+/// As [`encode_behind`].
+pub fn encode_list(sub_messages: &[SubMessage<'_>], out: &mut [u8]) -> Result<usize, EncodeError> {
+    let start = list_len(sub_messages);
+    let length = sub_messages.iter().fold(start, |end, sub_message| end.saturating_add(sub_message.encoded_len()));
+    let mut writer = TailWriter::new(0, room(out, sub_messages, length)?);
+    put_list(&mut writer, sub_messages, start);
+    put_sub_messages(&mut writer, sub_messages);
+    Ok(length)
+}
+
+impl SubMessage<'_> {
+    const fn encoded_len(&self) -> usize {
+        HEADER_LEN.saturating_add(self.body.len())
+    }
+}
+
+const fn list_len(sub_messages: &[SubMessage<'_>]) -> usize {
+    sub_messages.len().saturating_mul(4).saturating_add(2)
+}
+
+fn room<'a>(out: &'a mut [u8], sub_messages: &[SubMessage<'_>], needed: usize) -> Result<&'a mut [u8], EncodeError> {
+    if sub_messages.len() > limits::MAX_SUB_MESSAGES || needed > index(limits::MAX_BODY) {
+        return Err(EncodeError::TooLong);
+    }
+    out.get_mut(..needed).ok_or(EncodeError::BufferTooSmall { needed })
+}
+
+fn put_sub_messages(writer: &mut TailWriter<'_>, sub_messages: &[SubMessage<'_>]) {
+    for sub_message in sub_messages {
+        writer.put(&sub_message.id.to_le_bytes());
+        writer.put(&number(sub_message.body.len()));
+        writer.put(sub_message.body);
+    }
+}
+
+fn put_list(writer: &mut TailWriter<'_>, sub_messages: &[SubMessage<'_>], mut offset: usize) {
+    let [low, high, ..] = number(sub_messages.len());
+    writer.put(&[low, high]);
+    for sub_message in sub_messages {
+        writer.put(&number(offset));
+        offset = offset.saturating_add(sub_message.encoded_len());
+    }
+}
+
+/// INVARIANT: `room` bounds all lengths and offsets.
+fn number(length: usize) -> [u8; 4] {
+    u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes()
 }
 
 /// The sub-message at `start`, and the bytes that it occupies.

@@ -2,9 +2,10 @@
 
 use proptest::prelude::*;
 use spice_migration::{
-    Fault,
+    EncodeError, Fault,
     frame::{Frame, Header},
-    sub_message::{SubMessage, SubMessages},
+    limits,
+    sub_message::{SubMessage, SubMessages, encode_behind, encode_list},
 };
 
 /// A body of 3 bytes, then sub-messages of ids 1 (at 3) and 2 (at 13), and a list that names the later one first.
@@ -32,6 +33,10 @@ fn they_come_in_the_order_of_the_list_and_before_them_stands_the_carrier() {
     assert_eq!((list.carrier_body(), list.len()), (&b"abc"[..], 2));
     let header = Header { sub_list: 0, ..header };
     assert_eq!(Frame { header, body: &body }.sub_messages(), Ok(None));
+    let alone = b"\x01\0\x06\0\0\0\x02\0\x01\0\0\0x";
+    let list = Frame { header: Header { id: 8, ..header }, body: alone }.sub_messages().unwrap().unwrap();
+    assert_eq!(list.iter().collect::<Vec<_>>(), [SubMessage { id: 2, body: b"x" }], "the body of SPICE_MSG_LIST");
+    assert_eq!((list.carrier_body(), list.is_empty()), (&b""[..], false));
 }
 
 #[test]
@@ -49,7 +54,46 @@ fn what_overlaps_or_reaches_beyond_is_refused() {
     assert_eq!(fault(|body| body[15] = 11, LIST), Some(Fault::OutOfBounds), "one that reaches beyond the end");
 }
 
+#[test]
+fn a_list_that_is_too_long_or_finds_no_room_is_not_encoded() {
+    let message = SubMessage { id: 1, body: b"x" };
+    let many = [message; limits::MAX_SUB_MESSAGES + 1];
+    let mut out = [0; 1024];
+    assert_eq!(encode_list(&many, &mut out), Err(EncodeError::TooLong));
+    assert_eq!(encode_behind(b"", &many, &mut out), Err(EncodeError::TooLong));
+    assert_eq!(encode_list(&many[1..], &mut out), Ok(64 * 7 + 2 + 64 * 4));
+    assert_eq!(encode_list(&many[..1], &mut [0; 12]), Err(EncodeError::BufferTooSmall { needed: 13 }));
+    assert_eq!(encode_behind(b"ab", &many[..1], &mut [0; 14]), Err(EncodeError::BufferTooSmall { needed: 15 }));
+    assert!(SubMessages::decode(&out, 0).is_ok());
+}
+
 proptest! {
+    #[test]
+    fn what_is_encoded_decodes_to_the_same_and_no_truncation_does(
+        carrier in prop::collection::vec(any::<u8>(), 0..20),
+        messages in prop::collection::vec((any::<u16>(), prop::collection::vec(any::<u8>(), 0..9)), 0..8),
+    ) {
+        let messages: Vec<_> = messages.iter().map(|(id, body)| SubMessage { id: *id, body }).collect();
+        let mut out = [0xaa; 256];
+        let (length, list) = encode_behind(&carrier, &messages, &mut out).unwrap();
+        let decoded = SubMessages::decode(&out[..length], list).unwrap();
+        prop_assert_eq!(decoded.iter().collect::<Vec<_>>(), messages.clone());
+        prop_assert_eq!(decoded.carrier_body(), &carrier);
+        prop_assert_eq!(decoded.len(), messages.len());
+        prop_assert_eq!(decoded.is_empty(), messages.is_empty());
+        for cut in 0..length {
+            let fault = SubMessages::decode(&out[..cut], list).unwrap_err().fault;
+            prop_assert!(matches!(fault, Fault::Truncated | Fault::OutOfBounds));
+        }
+
+        let length = encode_list(&messages, &mut out).unwrap();
+        let decoded = SubMessages::decode(&out[..length], 0).unwrap();
+        prop_assert_eq!(decoded.iter().collect::<Vec<_>>(), messages);
+        for cut in 0..length {
+            prop_assert!(SubMessages::decode(&out[..cut], 0).is_err());
+        }
+    }
+
     #[test]
     fn no_bytes_panic_and_what_is_accepted_lies_apart(
         body in prop::collection::vec(prop_oneof![3 => Just(0u8), 2 => 0u8..40, 1 => any::<u8>()], 0..80),

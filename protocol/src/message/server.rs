@@ -185,3 +185,8 @@ messages! {
     /// The target cannot: go on semi-seamlessly.
     main 118 "SPICE_MSG_MAIN_MIGRATE_DST_SEAMLESS_NACK" MigrateDstSeamlessNack;
 }
+
+impl ServerMessage<'_> {
+    /// The id of SPICE_MSG_LIST, whose body is a list of sub-messages.
+    pub(crate) const LIST: u16 = 8;
+}

@@ -1,8 +1,8 @@
 //! Devices of the guest that are a stream of bytes, and the channels that carry nothing else.
 
-use super::{Flag, Header, SizeAndPointer, Version, magic};
+use super::{Flag, Header, Version, magic};
 use crate::Fault;
-use crate::wire::{At, Data, Field, Located, Tail, TailWriter, wire_struct};
+use crate::wire::{At, Data, DataAt, Field, Located, Tail, TailWriter, wire_struct};
 
 wire_struct! {
     /// A device of the guest that is a stream of bytes: `SpiceMigrateDataCharDevice`.
@@ -44,7 +44,7 @@ wire_struct! {
 }
 
 /// No bound of its own: the guest may be slow to read, and the bytes are there.
-type Pending = SizeAndPointer<{ u32::MAX }>;
+type Pending = DataAt<{ u32::MAX }>;
 
 impl Field for PendingWrite<'static> {
     type Value<'a> = PendingWrite<'a>;

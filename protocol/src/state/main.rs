@@ -1,7 +1,7 @@
 //! The main channel's state: that of the guest agent's port.
 
-use super::{CharDevice, Flag, Header, SizeAndPointer, magic};
-use crate::wire::{At, Data, Field, Located, Tail, TailWriter, locate, wire_struct};
+use super::{CharDevice, Flag, Header, magic};
+use crate::wire::{At, Data, DataAt, Field, Located, Tail, TailWriter, locate, wire_struct};
 use crate::{DecodeError, Fault};
 
 /// Length of the header of a chunk on the agent's port: `VDIChunkHeader`.
@@ -42,7 +42,7 @@ wire_struct! {
         /// Whether the message's header had been read whole.
         message_header_done: bool => Flag,
         /// What had been read of the message's header: fewer than 20 bytes.
-        message_header: Data<'a> => SizeAndPointer<{ AGENT_MESSAGE_HEADER_LEN - 1 }>,
+        message_header: Data<'a> => DataAt<{ AGENT_MESSAGE_HEADER_LEN - 1 }>,
         /// Bytes of the message that have not yet come.
         message_remaining: u32,
         /// What spice-server's filter said about the message.

@@ -32,7 +32,7 @@ pub use main::{AgentToClient, Main};
 pub use smartcard::Smartcard;
 
 use crate::link::ChannelType;
-use crate::wire::{At, Data, Field, Located, Tail, TailWriter, decode_body, encode_body, index};
+use crate::wire::{At, Data, Field, Located, Tail, TailWriter, body_len, decode_body, encode_body};
 use crate::{DecodeError, EncodeError, Fault};
 
 /// The only version of any channel's migration data, and of the protocol: `SPICE_MIGRATION_PROTOCOL_VERSION`.
@@ -82,7 +82,7 @@ macro_rules! states {
             #[must_use]
             pub fn encoded_len(&self) -> usize {
                 match *self {
-                    $( Self::$Kind(state) => <$Name as Field>::SLOT.saturating_add(<$Name as Field>::tail_len(state)), )*
+                    $( Self::$Kind(state) => body_len::<$Name>(state), )*
                     Self::Unknown(data) => data.0.len(),
                 }
             }
@@ -228,46 +228,6 @@ impl Field for Flag {
     #[cfg(any(test, feature = "arbitrary"))]
     fn arbitrary<'a>(bytes: &mut arbitrary::Unstructured<'a>) -> arbitrary::Result<bool> {
         bytes.arbitrary()
-    }
-}
-
-/// A size, at most `MOST`, and a pointer to as many bytes, which may be none.
-struct SizeAndPointer<const MOST: u32>;
-
-impl<const MOST: u32> Field for SizeAndPointer<MOST> {
-    type Value<'a> = Data<'a>;
-    const SLOT: usize = 8;
-    const LAYOUT: &'static str = "u32 size, u32 pointer to as many bytes";
-    const BY_OFFSET: bool = true;
-
-    fn decode<'a>(at: At, slot: &[u8], tail: &mut Tail<'a>) -> Result<Data<'a>, Located> {
-        let ([size, pointer], []) = slot.as_chunks::<4>() else { return Err(at.fault(Fault::Truncated)) };
-        let (size, pointer) = (u32::from_le_bytes(*size), u32::from_le_bytes(*pointer));
-        if size == 0 {
-            return Ok(Data::default());
-        }
-        if size > MOST {
-            return Err(at.fault(Fault::LimitExceeded));
-        }
-        let bytes = tail.at(pointer).map_err(|fault| at.fault(fault))?;
-        bytes.get(..index(size)).map(Data).ok_or(at.fault(Fault::OutOfBounds))
-    }
-
-    fn tail_len(value: Data<'_>) -> usize {
-        value.0.len()
-    }
-
-    fn encode(value: Data<'_>, slot: &mut [u8], tail: &mut TailWriter<'_>) {
-        let ([size, pointer], []) = slot.as_chunks_mut::<4>() else { return };
-        let at = tail.put(value.0);
-        *size = slot_bytes(value.0.len());
-        *pointer = if value.0.is_empty() { [0; 4] } else { slot_bytes(at) };
-    }
-
-    #[cfg(any(test, feature = "arbitrary"))]
-    fn arbitrary<'a>(bytes: &mut arbitrary::Unstructured<'a>) -> arbitrary::Result<Data<'a>> {
-        let data = crate::wire::some_bytes(bytes)?;
-        Ok(Data(data.get(..index(MOST)).unwrap_or(data)))
     }
 }
 

@@ -1,7 +1,7 @@
 //! A smartcard channel's state.
 
-use super::{CharDevice, Flag, Header, SizeAndPointer, magic};
-use crate::wire::{Data, wire_struct};
+use super::{CharDevice, Flag, Header, magic};
+use crate::wire::{Data, DataAt, wire_struct};
 
 wire_struct! {
     /// A smartcard channel's state: `SpiceMigrateDataSmartcard`, magic `SCMD`.
@@ -14,6 +14,6 @@ wire_struct! {
         /// Whether the client has added a reader.
         reader_added: bool => Flag,
         /// What has been read of the device's current message.
-        read: Data<'a> => SizeAndPointer<{ u32::MAX }>,
+        read: Data<'a> => DataAt<{ u32::MAX }>,
     }
 }

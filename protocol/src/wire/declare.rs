@@ -294,7 +294,7 @@ macro_rules! messages {
     (@pattern $Name:ident $value:ident [$($fields:tt)+]) => { Self::$Name($value) };
     (@length $Name:ident $value:ident []) => { 0 };
     (@length $Name:ident $value:ident [$($fields:tt)+]) => {
-        <$Name as $crate::wire::Field>::SLOT.saturating_add(<$Name as $crate::wire::Field>::tail_len($value))
+        $crate::wire::body_len::<$Name>($value)
     };
     (@encode $Name:ident $value:ident $out:ident []) => { Ok(0) };
     (@encode $Name:ident $value:ident $out:ident [$($fields:tt)+]) => { $crate::wire::encode_body::<$Name>($value, $out) };

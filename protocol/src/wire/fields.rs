@@ -436,6 +436,46 @@ impl Field for OptionalTextAt {
     }
 }
 
+/// Bytes that may be none: a size, at most `MOST`, and an offset.
+pub(crate) struct DataAt<const MOST: u32>;
+
+impl<const MOST: u32> Field for DataAt<MOST> {
+    type Value<'a> = Data<'a>;
+    const SLOT: usize = 8;
+    const LAYOUT: &'static str = "u32 size, u32 offset of as many bytes";
+    const BY_OFFSET: bool = true;
+
+    fn decode<'a>(at: At, slot: &[u8], tail: &mut Tail<'a>) -> Result<Data<'a>, Located> {
+        let ([size, pointer], []) = slot.as_chunks::<4>() else { return Err(at.fault(Fault::Truncated)) };
+        let (size, pointer) = (u32::from_le_bytes(*size), u32::from_le_bytes(*pointer));
+        if size == 0 {
+            return Ok(Data::default());
+        }
+        if size > MOST {
+            return Err(at.fault(Fault::LimitExceeded));
+        }
+        let bytes = tail.at(pointer).map_err(|fault| at.fault(fault))?;
+        bytes.get(..index(size)).map(Data).ok_or(at.fault(Fault::OutOfBounds))
+    }
+
+    fn tail_len(value: Data<'_>) -> usize {
+        value.0.len()
+    }
+
+    fn encode(value: Data<'_>, slot: &mut [u8], tail: &mut TailWriter<'_>) {
+        let ([size, pointer], []) = slot.as_chunks_mut::<4>() else { return };
+        let at = tail.put(value.0);
+        *size = slot_len(value.0.len()).to_le_bytes();
+        *pointer = if value.0.is_empty() { [0; 4] } else { slot_len(at).to_le_bytes() };
+    }
+
+    #[cfg(any(test, feature = "arbitrary"))]
+    fn arbitrary<'a>(bytes: &mut Unstructured<'a>) -> arbitrary::Result<Data<'a>> {
+        let data = some_bytes(bytes)?;
+        Ok(Data(data.get(..index(MOST)).unwrap_or(data)))
+    }
+}
+
 /// INVARIANT: bodies are bounded by `MAX_BODY`, so every length and offset in one fits.
 #[inline(always)]
 fn slot_len(length: usize) -> u32 {

@@ -11,7 +11,7 @@ pub use fields::{Data, List, ListItem, Text};
 pub(crate) use declare::{flags, messages, newtype_field, open_enum, wire_struct};
 #[cfg(any(test, feature = "arbitrary"))]
 pub(crate) use fields::some_bytes;
-pub(crate) use fields::{Counted, Items, OptionalNul, OptionalTextAt, Rest, TextAt};
+pub(crate) use fields::{Counted, DataAt, Items, OptionalNul, OptionalTextAt, Rest, TextAt};
 
 use crate::error::{DecodeError, EncodeError, Fault};
 use crate::limits;
@@ -119,6 +119,12 @@ pub(crate) struct TailWriter<'a> {
 }
 
 impl<'a> TailWriter<'a> {
+    /// Writes into `rest`, whose first byte lies at `offset` in the body.
+    #[inline(always)]
+    pub(crate) fn new(offset: usize, rest: &'a mut [u8]) -> Self {
+        Self { offset, rest }
+    }
+
     /// Appends bytes and returns where in the body they lie.
     ///
     /// INVARIANT: the buffer was sized by the same fields' `tail_len`, so the bytes fit.
@@ -229,16 +235,22 @@ fn trailing(message: &'static str, tail: &Tail<'_>) -> DecodeError {
     At { field: "end", offset: tail.offset() }.fault(Fault::TrailingBytes).in_message(message)
 }
 
+/// The length of an encoded body.
+#[inline(always)]
+pub(crate) fn body_len<F: Field>(value: F::Value<'_>) -> usize {
+    F::SLOT.saturating_add(F::tail_len(value))
+}
+
 /// Encodes a whole body into the front of `out` and returns its length.
 #[inline(always)]
 pub(crate) fn encode_body<F: Field>(value: F::Value<'_>, out: &mut [u8]) -> Result<usize, EncodeError> {
-    let needed = F::SLOT.saturating_add(F::tail_len(value));
+    let needed = body_len::<F>(value);
     if needed > index(limits::MAX_BODY) {
         return Err(EncodeError::TooLong);
     }
     let Some((slots, tail)) = out.get_mut(..needed).and_then(|out| out.split_at_mut_checked(F::SLOT)) else {
         return Err(EncodeError::BufferTooSmall { needed });
     };
-    F::encode(value, slots, &mut TailWriter { offset: F::SLOT, rest: tail });
+    F::encode(value, slots, &mut TailWriter::new(F::SLOT, tail));
     Ok(needed)
 }
