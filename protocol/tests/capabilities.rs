@@ -1,4 +1,5 @@
 //! Capability sets: names and numbers, what is unknown, and the laws of sets.
+#![cfg(feature = "alloc")]
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};

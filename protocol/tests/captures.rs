@@ -1,4 +1,5 @@
 //! Every captured conversation of real peers decodes whole, and re-encodes to the same bytes.
+#![cfg(feature = "alloc")]
 
 use spice_migration::{
     ChannelType, ClientMessage, Data, Destination, List, ListItem, ServerMessage, Text,

@@ -1,4 +1,5 @@
 //! Messages against bytes that were not made by this crate, and what holds for all of them.
+#![cfg(feature = "alloc")]
 
 use proptest::prelude::*;
 use spice_migration::{
@@ -64,9 +65,7 @@ fn captured_announcements_decode_and_encode_to_the_same_bytes() {
 fn each_field_lies_where_the_published_layout_says() {
     both_ways(
         &[3, 0, 0, 0],
-        ServerMessage::Migrate(server::Migrate {
-            flags: MigrateFlags::NEED_FLUSH.union(MigrateFlags::NEED_DATA_TRANSFER),
-        }),
+        ServerMessage::Migrate(server::Migrate { flags: MigrateFlags::NEED_FLUSH | MigrateFlags::NEED_DATA_TRANSFER }),
     );
     both_ways(&[1, 0, 0, 0, 20, 0, 0, 0], ServerMessage::SetAck(server::SetAck { generation: 1, window: 20 }));
     let wait =
@@ -129,6 +128,23 @@ fn errors_name_message_field_offset_and_fault() {
     for (id, body, expected) in cases {
         assert_eq!(main_error(*id, body).to_string(), *expected);
     }
+}
+
+#[cfg(feature = "std")]
+#[test]
+fn errors_become_io_errors() {
+    use std::io::{Error, ErrorKind};
+
+    let error = Error::from(main_error(102, &[0]));
+    assert_eq!(error.kind(), ErrorKind::InvalidData);
+    assert_eq!(error.to_string(), "SPICE_MSG_MAIN_MIGRATE_CANCEL: end at byte 0: bytes follow the last field");
+    let error = Error::from(EncodeError::BufferTooSmall { needed: 30 });
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert_eq!(error.to_string(), "the buffer is too small: 30 bytes are needed");
+    assert_eq!(EncodeError::TooLong.to_string(), "the message exceeds the limits");
+    let error = Error::from(frame::OversizedBody { id: 4, size: 12, limit: 10 });
+    assert_eq!(error.kind(), ErrorKind::InvalidData);
+    assert_eq!(error.to_string(), "message 4 announces a body of 12 bytes; the limit is 10");
 }
 
 #[test]

@@ -201,7 +201,7 @@ async fn flags(context: &mut Context) -> Verdict {
             | ChannelType::SMARTCARD
             | ChannelType::USBREDIR
             | ChannelType::PORT
-            | ChannelType::WEBDAV => MigrateFlags::NEED_FLUSH.union(MigrateFlags::NEED_DATA_TRANSFER),
+            | ChannelType::WEBDAV => MigrateFlags::NEED_FLUSH | MigrateFlags::NEED_DATA_TRANSFER,
             _ => continue,
         };
         let flags = channel.until("MIGRATE", migrate_flags).await?;

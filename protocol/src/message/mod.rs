@@ -1,7 +1,9 @@
 //! The messages: the base messages of every channel, and those of the main channel.
 //!
 //! [`server`] has what servers send, [`client`] what clients send. Ids are per direction: server 101 and client 101 are
-//! different messages.
+//! different messages. Layouts and ids are those of spice-protocol 0.14.3 and of `spice.proto` in spice-server 0.15.1.
+//!
+#![doc = include_str!("../../MESSAGES.md")]
 
 pub mod client;
 #[cfg(test)]

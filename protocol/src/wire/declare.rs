@@ -410,9 +410,12 @@ macro_rules! flags {
                 self.0 & other.0 == other.0
             }
 
-            /// The bits of both.
-            #[must_use]
-            pub const fn union(self, other: Self) -> Self {
+        }
+
+        /// The bits of either.
+        impl core::ops::BitOr for $Name {
+            type Output = Self;
+            fn bitor(self, other: Self) -> Self {
                 Self(self.0 | other.0)
             }
         }

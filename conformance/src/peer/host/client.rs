@@ -139,7 +139,7 @@ impl Client {
                 ChannelType::INPUTS if defect == Some(Defect::FlushFlagMissingOnInputs) => {
                     MigrateFlags::NEED_DATA_TRANSFER
                 }
-                _ => MigrateFlags::NEED_FLUSH.union(MigrateFlags::NEED_DATA_TRANSFER),
+                _ => MigrateFlags::NEED_FLUSH | MigrateFlags::NEED_DATA_TRANSFER,
             };
             let migrate = ServerMessage::Migrate(send::Migrate { flags: migrate_flags });
             channel.send(&migrate);

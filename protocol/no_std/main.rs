@@ -1,0 +1,91 @@
+//! A program without std, allocator and C start-up code that decodes and encodes everything. It is linked, not run.
+//!
+//! It also proves that no input makes the crate panic: its panic handler calls a function that does not exist, so it links
+//! only because the optimiser has found every panic to be out of reach.
+#![no_std]
+#![no_main]
+
+use core::hint::black_box;
+use core::panic::PanicInfo;
+
+use spice_migration::caps::MainCapability;
+use spice_migration::frame::{self, HeaderKind};
+use spice_migration::link::{LinkHeader, LinkMessage, LinkReply};
+use spice_migration::message::Message;
+use spice_migration::state::{State, SurfaceForm};
+use spice_migration::sub_message::{self, SubMessage, SubMessages};
+use spice_migration::{ChannelType, ClientMessage, ServerMessage, major1};
+
+unsafe extern "C" {
+    fn a_panic_is_within_reach() -> !;
+}
+
+/// Where the linker begins.
+#[unsafe(no_mangle)]
+extern "C" fn _start() -> ! {
+    let mut out = [0; 256];
+    loop {
+        // Nothing is known of these bytes and numbers when the program is optimised.
+        let input = black_box([0u8; 256]);
+        let bytes = input.get(..black_box(256)).unwrap_or_default();
+        let (channel, id, number) = (ChannelType(black_box(1)), black_box(1u16), black_box(1u32));
+        let surfaces = if black_box(true) { SurfaceForm::Lossless } else { SurfaceForm::Lossy };
+        let headers = if black_box(true) { HeaderKind::Mini } else { HeaderKind::Full };
+
+        link_stage(bytes, &mut out);
+        if let Ok(Some((frame, _))) = frame::cut(headers, bytes, number.into(), number) {
+            sub_messages(frame.sub_messages().ok().flatten(), &mut out);
+        }
+        sub_messages(SubMessages::decode(bytes, number).ok(), &mut out);
+        message(ServerMessage::decode(channel, id, bytes).ok(), headers, &mut out);
+        message(ClientMessage::decode(channel, id, bytes).ok(), headers, &mut out);
+        message(major1::ServerMessage::decode(channel, number, id, bytes).ok(), headers, &mut out);
+        message(major1::ClientMessage::decode(channel, id, bytes).ok(), headers, &mut out);
+        if let Ok(state) = State::for_target(channel, surfaces, bytes) {
+            black_box(state.encode(&mut out).is_ok());
+        }
+        black_box(&out);
+        #[cfg(feature = "panic")]
+        black_box(bytes[black_box(0)]);
+    }
+}
+
+fn link_stage(bytes: &[u8], out: &mut [u8]) {
+    if let Some(Ok(header)) = bytes.first_chunk().map(LinkHeader::decode) {
+        black_box(header.encode());
+    }
+    if let Ok(message) = LinkMessage::decode(bytes) {
+        black_box(message.capabilities.channel.has(MainCapability(black_box(1))));
+        black_box(message.capabilities.common.bits().last());
+        black_box(message.encode(out).is_ok());
+    }
+    if let Ok(reply) = LinkReply::decode(bytes) {
+        black_box(reply.encode(out).is_ok());
+    }
+}
+
+fn sub_messages(list: Option<SubMessages<'_>>, out: &mut [u8]) {
+    let Some(list) = list else { return };
+    let mut copies = [SubMessage { id: 0, body: &[] }; 4];
+    for (copy, sub_message) in copies.iter_mut().zip(list.iter()) {
+        *copy = sub_message;
+    }
+    black_box(sub_message::encode_behind(list.carrier_body(), &copies, out).is_ok());
+    black_box(sub_message::encode_list(&copies, out).is_ok());
+}
+
+fn message<M: Message>(message: Option<M>, headers: HeaderKind, out: &mut [u8]) {
+    if let Some(message) = message {
+        black_box(frame::encode(headers, black_box(1), &message, out).is_ok());
+    }
+}
+
+#[panic_handler]
+fn panic(_: &PanicInfo<'_>) -> ! {
+    // SAFETY: there is no such function, so the program does not link where this is within reach.
+    unsafe { a_panic_is_within_reach() }
+}
+
+/// The prebuilt core names it for unwinding, which does not happen here.
+#[unsafe(no_mangle)]
+extern "C" fn rust_eh_personality() {}
