@@ -1,0 +1,1 @@
+/* What spice-common's configure step would write: every option is off. */
