@@ -38,6 +38,9 @@ mod c {
             );
             println!("cargo:rerun-if-changed={}", source.display());
         }
+        let changelog = std::fs::read_to_string(package.join("debian/changelog")).unwrap_or_default();
+        let (name_and_version, _) = changelog.split_once(") ").unwrap_or(("unknown (none", ""));
+        println!("cargo:rustc-env=SPICE_COMMON_SOURCE_PACKAGE={name_and_version})");
 
         let mut compiler = cc::Build::new();
         compiler.opt_level(3).force_frame_pointer(false).include("stub").include(&spice_common);

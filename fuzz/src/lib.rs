@@ -1,6 +1,9 @@
 //! What must hold for any input. The cargo-fuzz targets are thin wrappers; stable tests run the same oracles.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "spice-common")]
+pub mod differential;
+
 use spice_migration::{
     ChannelType, ClientMessage, ServerMessage,
     frame::{Deframer, HeaderKind},

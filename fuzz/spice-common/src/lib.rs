@@ -11,6 +11,9 @@ mod ffi;
 
 pub use ffi::{Sender, demarshall, demarshall_and_discard};
 
+/// The source package that was compiled, and its version, as its changelog has it.
+pub const SOURCE_PACKAGE: &str = env!("SPICE_COMMON_SOURCE_PACKAGE");
+
 /// Who sends a message: ids are per direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
@@ -31,6 +34,23 @@ pub enum Value {
     Bytes(Vec<u8>),
     /// A NULL pointer where bytes could be.
     Absent,
+}
+
+macro_rules! from_number {
+    ($($number:ty),*) => {$(
+        impl From<$number> for Value {
+            fn from(number: $number) -> Self {
+                Self::Number(number.into())
+            }
+        }
+    )*};
+}
+from_number!(u8, u16, u32, u64);
+
+impl From<&[u8]> for Value {
+    fn from(bytes: &[u8]) -> Self {
+        Self::Bytes(bytes.to_vec())
+    }
 }
 
 /// The body that C marshals for message `id`; `None` if it is not a base or main-channel message, or has other fields.
