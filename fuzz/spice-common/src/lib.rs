@@ -2,7 +2,7 @@
 //! `spice-migration` makes of it.
 //!
 //! With the feature `c` off, the default, the crate is empty. With it on, `build.rs` compiles the C sources that `fetch` gets.
-//! How C lays out its structs stays within the C shim: a message is its fields' [`Value`]s, in the order of their declaration.
+//! How C lays out its structs stays within the C shim: a message is its fields' values, in the order of their declaration.
 //!
 //! The unsafe code of the workspace is here, in the module `ffi`.
 #![cfg(feature = "c")]
