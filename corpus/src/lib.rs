@@ -1,7 +1,7 @@
 //! Captured SPICE migrations, with their provenance, and the loader that turns a capture into conversations.
 //!
 //! [`captures`] lists the files of `captured/`. [`Capture::connections`] reads one of them and reassembles its TCP
-//! connections; [`reassemble`] does the same for any pcap or pcapng in memory.
+//! connections; [`reassemble`] does the same for any pcap or pcapng in memory. [`CaptureWriter`] writes a capture.
 //!
 //! ```
 //! use spice_migration_corpus::{Ended, captures};
@@ -30,6 +30,7 @@
 mod error;
 mod packet;
 mod reassembly;
+mod write;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -41,6 +42,7 @@ use serde::Deserialize;
 
 pub use error::{Flow, LoadError};
 pub use reassembly::{Connection, Ended, MAX_OUT_OF_ORDER, Segment, reassemble};
+pub use write::{CaptureWriter, End};
 
 /// The most bytes of uncompressed pcap that are read: the largest capture here has 0.6 MB, and all that is kept of a
 /// capture is a part of its bytes.
