@@ -23,14 +23,15 @@ struct Step {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
     #[test]
     fn what_is_written_is_read_back(
-        steps in prop::collection::vec((0..3_usize, any::<bool>(), prop::collection::vec(any::<u8>(), 0..40_000)), 0..12),
+        steps in prop::collection::vec((0..3_usize, any::<bool>(), 0..40_000_usize), 0..12),
         end in any::<bool>(),
     ) {
-        let steps: Vec<_> = steps.into_iter().map(|(connection, from_client, bytes)| Step { connection, from_client, bytes }).collect();
+        let steps: Vec<_> = steps
+            .into_iter()
+            .map(|(connection, from_client, length)| Step { connection, from_client, bytes: (0..length).map(|at| (at % 251) as u8).collect() })
+            .collect();
         let read = reassemble(&write(&steps, end), &[SERVER_PORT]).unwrap();
         prop_assert_eq!(read.len(), 3);
         for (number, connection) in read.iter().enumerate() {
