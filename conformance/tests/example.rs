@@ -37,8 +37,8 @@ async fn the_capabilities_example_says_what_qemu_can_do_and_not_what_it_allows()
             printed,
             "\
 protocol version:    2.2
-common capabilities: [0xb] auth-selection, auth-spice, mini-header
-main capabilities:   [0xf] semi-seamless-migrate, name-and-uuid, agent-connected-tokens, seamless-migrate
+common capabilities: auth-selection,auth-spice,mini-header
+main capabilities:   semi-seamless-migrate,name-and-uuid,agent-connected-tokens,seamless-migrate
 
 When its guest moves away, a client goes along
   with all capabilities:   seamless if both hosts can and the source allows it, else semi-seamless

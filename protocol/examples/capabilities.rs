@@ -18,7 +18,7 @@ use std::{
 
 use spice_migration::{
     ChannelType,
-    caps::{CapabilityWords, CommonCapability, MainCapability, word},
+    caps::{CapabilitySet, CommonCapability, MainCapability},
     link::{Capabilities, LINK_HEADER_LEN, LinkError, LinkHeader, LinkMessage, LinkReply},
 };
 
@@ -56,25 +56,27 @@ fn ask(address: &str) -> Result<(), Box<dyn Error>> {
     if reply.error != LinkError::OK {
         return Err(format!("the server refuses the link: {}", reply.error).into());
     }
-    let Capabilities { common, channel: main } = reply.capabilities;
+    let common = CapabilitySet::<CommonCapability>::from_words(reply.capabilities.common);
+    let main = CapabilitySet::from_words(reply.capabilities.channel);
     println!("protocol version:    {}.{}", header.major_version, header.minor_version);
-    println!("common capabilities: {}", list(common, |bit| CommonCapability(bit).name()));
-    println!("main capabilities:   {}", list(main, |bit| MainCapability(bit).name()));
+    println!("common capabilities: {common}");
+    println!("main capabilities:   {main}");
     println!();
     println!("When its guest moves away, a client goes along");
-    println!("  with all capabilities:   {}", scheme(main, MainCapability::KNOWN));
-    println!("  with semi-seamless only: {}", scheme(main, &[MainCapability::SEMI_SEAMLESS_MIGRATE]));
-    println!("  with none:               {}", scheme(main, &[]));
+    let semi_seamless = CapabilitySet::from_iter([MainCapability::SEMI_SEAMLESS_MIGRATE]);
+    println!("  with all capabilities:   {}", scheme(&main, &CapabilitySet::known()));
+    println!("  with semi-seamless only: {}", scheme(&main, &semi_seamless));
+    println!("  with none:               {}", scheme(&main, &CapabilitySet::new()));
     println!("What a host allows is not on the wire (for QEMU it is -spice seamless-migration=on).");
     Ok(())
 }
 
 /// In which scheme a source with these capabilities takes along a client with those.
-fn scheme(source: CapabilityWords<'_>, client: &[MainCapability]) -> String {
-    let both = |capability| source.has(capability) && client.contains(&capability);
-    let otherwise = if both(MainCapability::SEMI_SEAMLESS_MIGRATE) { "semi-seamless" } else { "switch-host" };
+fn scheme(source: &CapabilitySet<MainCapability>, client: &CapabilitySet<MainCapability>) -> String {
+    let both = source & client;
+    let otherwise = if both.contains(MainCapability::SEMI_SEAMLESS_MIGRATE) { "semi-seamless" } else { "switch-host" };
     // A seamless session keeps counting its agent messages, so the client must have been told their number.
-    if both(MainCapability::SEAMLESS_MIGRATE) && client.contains(&MainCapability::AGENT_CONNECTED_TOKENS) {
+    if both.contains(MainCapability::SEAMLESS_MIGRATE) && both.contains(MainCapability::AGENT_CONNECTED_TOKENS) {
         format!("seamless if both hosts can and the source allows it, else {otherwise}")
     } else {
         otherwise.to_owned()
@@ -83,26 +85,17 @@ fn scheme(source: CapabilityWords<'_>, client: &[MainCapability]) -> String {
 
 /// What a client sends first: a header and a message. This one could do everything.
 fn link_message() -> Result<Vec<u8>, Box<dyn Error>> {
-    let common =
-        [word(&[CommonCapability::AUTH_SELECTION, CommonCapability::AUTH_SPICE, CommonCapability::MINI_HEADER])];
-    let main = [word(MainCapability::KNOWN)];
-    let (common, main) = (common.map(u32::to_le_bytes), main.map(u32::to_le_bytes));
+    let common: CapabilitySet<CommonCapability> = "auth-selection,auth-spice,mini-header".parse()?;
+    let main = CapabilitySet::<MainCapability>::known();
     let message = LinkMessage {
         connection_id: 0,
         channel_type: ChannelType::MAIN,
         channel_id: 0,
-        capabilities: Capabilities { common: CapabilityWords::new(&common), channel: CapabilityWords::new(&main) },
+        capabilities: Capabilities { common: common.as_words(), channel: main.as_words() },
     };
-    let mut bytes = LinkHeader::new(message.encoded_len().try_into()?).encode().to_vec();
-    bytes.resize(LINK_HEADER_LEN + message.encoded_len(), 0);
-    message.encode(&mut bytes[LINK_HEADER_LEN..])?;
+    let mut bytes = vec![0; LINK_HEADER_LEN + message.encoded_len()];
+    message.encode_with_header(&mut bytes)?;
     Ok(bytes)
-}
-
-/// A set as words in hexadecimal, and its bits by name, or by number where they have none.
-fn list(set: CapabilityWords<'_>, name: impl Fn(u32) -> Option<&'static str>) -> String {
-    let bits = set.bits().map(|bit| name(bit).map_or_else(|| format!("bit {bit}"), str::to_owned));
-    format!("{set:?} {}", bits.collect::<Vec<_>>().join(", "))
 }
 
 /// Connects to the first address of a name that answers.

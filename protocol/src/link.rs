@@ -271,6 +271,24 @@ macro_rules! link_body {
                 }
                 wire::encode_body::<$Name<'static>>(*self, out)
             }
+
+            /// Encodes a header of this crate's version and what follows it into the front of `out`, and returns the length of
+            /// both: [`LINK_HEADER_LEN`] more than [`Self::encoded_len`].
+            ///
+            /// # Errors
+            /// As [`Self::encode`].
+            pub fn encode_with_header(&self, out: &mut [u8]) -> Result<usize, EncodeError> {
+                let body_len = self.encoded_len();
+                let size = u32::try_from(body_len).map_err(|_| EncodeError::TooLong)?;
+                let needed = LINK_HEADER_LEN.saturating_add(body_len);
+                let (header, body) = out.split_first_chunk_mut().ok_or(EncodeError::BufferTooSmall { needed })?;
+                self.encode(body).map_err(|error| match error {
+                    EncodeError::BufferTooSmall { .. } => EncodeError::BufferTooSmall { needed },
+                    error => error,
+                })?;
+                *header = LinkHeader::new(size).encode();
+                Ok(needed)
+            }
         }
     };
 }

@@ -197,6 +197,14 @@ fn link_headers_and_bodies_check_magic_sizes_counts_and_offsets() {
     let mut out = [0; 64];
     let length = message.encode(&mut out).unwrap();
     assert_eq!(out[..length], bytes[..]);
+    let mut framed = vec![0xaa; LINK_HEADER_LEN + length];
+    let needed = framed.len();
+    assert_eq!(message.encode_with_header(&mut framed), Ok(needed));
+    let announced = u32::try_from(length).unwrap();
+    assert_eq!(framed, [LinkHeader::new(announced).encode().as_slice(), bytes].concat());
+    for room in [0, 15, needed - 1] {
+        assert_eq!(message.encode_with_header(&mut framed[..room]), Err(EncodeError::BufferTooSmall { needed }));
+    }
 
     let field_and_fault = |at: usize, value: u32| {
         let mut bytes = *bytes;
@@ -217,6 +225,7 @@ fn link_headers_and_bodies_check_magic_sizes_counts_and_offsets() {
         ..message
     };
     assert_eq!(message.encode(&mut [0; 8192]), Err(EncodeError::TooLong));
+    assert_eq!(message.encode_with_header(&mut [0; 8192]), Err(EncodeError::TooLong));
 
     let refusal =
         LinkReply { error: LinkError::INVALID_MAGIC, public_key: [0; 162], capabilities: Capabilities::default() };

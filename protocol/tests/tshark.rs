@@ -438,8 +438,8 @@ fn link_stage(headers: HeaderKind) -> Vec<Packet<'static>> {
     };
     let ticket: &[u8; TICKET_LEN] = &[0x5a; TICKET_LEN];
     vec![
-        link_packet(Content::LinkMessage(message), message.encoded_len(), |body| message.encode(body)),
-        link_packet(Content::LinkReply(reply), reply.encoded_len(), |body| reply.encode(body)),
+        link_packet(Content::LinkMessage(message), message.encoded_len(), |out| message.encode_with_header(out)),
+        link_packet(Content::LinkReply(reply), reply.encoded_len(), |out| reply.encode_with_header(out)),
         Packet { content: Content::AuthMechanism(AuthMechanism::SPICE), bytes: 1u32.to_le_bytes().to_vec() },
         Packet { content: Content::Ticket(ticket), bytes: ticket.to_vec() },
         Packet { content: Content::LinkResult(LinkError::OK), bytes: 0u32.to_le_bytes().to_vec() },
@@ -451,9 +451,8 @@ fn link_packet<'a>(
     length: usize,
     encode: impl FnOnce(&mut [u8]) -> Result<usize, EncodeError>,
 ) -> Packet<'a> {
-    let mut bytes = LinkHeader::new(length.try_into().unwrap()).encode().to_vec();
-    bytes.resize(LINK_HEADER_LEN + length, 0);
-    encode(&mut bytes[LINK_HEADER_LEN..]).unwrap();
+    let mut bytes = vec![0; LINK_HEADER_LEN + length];
+    encode(&mut bytes).unwrap();
     Packet { content, bytes }
 }
 
@@ -494,7 +493,7 @@ fn server_messages() -> Vec<ServerMessage<'static>> {
     ];
     let mut messages = vec![
         M::Migrate(server::Migrate { flags: MigrateFlags(0) }),
-        M::Migrate(server::Migrate { flags: MigrateFlags::NEED_FLUSH.union(MigrateFlags::NEED_DATA_TRANSFER) }),
+        M::Migrate(server::Migrate { flags: MigrateFlags::NEED_FLUSH | MigrateFlags::NEED_DATA_TRANSFER }),
         M::MigrateData(server::MigrateData { data: Data(b"") }),
         M::MigrateData(server::MigrateData { data: Data(b"any bytes") }),
         M::SetAck(server::SetAck { generation: 0x0102_0304, window: 20 }),

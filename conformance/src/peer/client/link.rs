@@ -50,12 +50,11 @@ impl LinkRequest {
                 channel: CapabilityWords::new(&channel),
             },
         };
-        let mut bytes = vec![0; message.encoded_len()];
+        let mut bytes = vec![0; LINK_HEADER_LEN + message.encoded_len()];
         // Words beyond the limits do not fit into a link message; cases that want them write the bytes themselves.
-        let length = message.encode(&mut bytes).unwrap_or(0);
+        let length = message.encode_with_header(&mut bytes).unwrap_or(0);
         bytes.truncate(length);
-        let header = LinkHeader::new(u32::try_from(length).unwrap_or(u32::MAX));
-        [header.encode().as_slice(), &bytes].concat()
+        bytes
     }
 
     fn has_common(&self, capability: CommonCapability) -> bool {

@@ -9,8 +9,8 @@ use spice_migration::{
     frame::{Deframer, HeaderKind},
     limits,
     link::{
-        AuthMechanism, Capabilities, LINK_HEADER_LEN, LINK_MESSAGE_LEN, LinkError, LinkHeader, LinkMessage, LinkReply,
-        MAGIC, PUBLIC_KEY_LEN, TICKET_LEN, VERSION_MAJOR, VERSION_MINOR,
+        AuthMechanism, Capabilities, LINK_HEADER_LEN, LINK_MESSAGE_LEN, LinkError, LinkMessage, LinkReply, MAGIC,
+        PUBLIC_KEY_LEN, TICKET_LEN, VERSION_MAJOR, VERSION_MINOR,
     },
     message::ChannelId,
 };
@@ -237,10 +237,8 @@ async fn refuse(stream: &mut TcpStream, error: LinkError) -> Option<Link> {
 }
 
 async fn reply(stream: &mut TcpStream, reply: &LinkReply<'_>) -> Option<()> {
-    let length = reply.encoded_len();
-    let mut bytes = LinkHeader::new(u32::try_from(length).ok()?).encode().to_vec();
-    bytes.resize(LINK_HEADER_LEN + length, 0);
-    reply.encode(&mut bytes[LINK_HEADER_LEN..]).ok()?;
+    let mut bytes = vec![0; LINK_HEADER_LEN + reply.encoded_len()];
+    reply.encode_with_header(&mut bytes).ok()?;
     stream.write_all(&bytes).await.ok()
 }
 
