@@ -112,28 +112,15 @@ impl fmt::Display for EncodeError {
 impl core::error::Error for EncodeError {}
 
 #[cfg(feature = "std")]
-mod io {
-    extern crate std;
-
-    use std::io::{Error, ErrorKind};
-
-    use super::{DecodeError, EncodeError};
-
-    impl From<DecodeError> for Error {
-        fn from(error: DecodeError) -> Self {
-            Self::new(ErrorKind::InvalidData, error)
-        }
+impl From<DecodeError> for std::io::Error {
+    fn from(error: DecodeError) -> Self {
+        Self::new(std::io::ErrorKind::InvalidData, error)
     }
+}
 
-    impl From<EncodeError> for Error {
-        fn from(error: EncodeError) -> Self {
-            Self::new(ErrorKind::InvalidInput, error)
-        }
-    }
-
-    impl From<crate::frame::OversizedBody> for Error {
-        fn from(error: crate::frame::OversizedBody) -> Self {
-            Self::new(ErrorKind::InvalidData, error)
-        }
+#[cfg(feature = "std")]
+impl From<EncodeError> for std::io::Error {
+    fn from(error: EncodeError) -> Self {
+        Self::new(std::io::ErrorKind::InvalidInput, error)
     }
 }

@@ -169,6 +169,13 @@ impl fmt::Display for OversizedBody {
 
 impl core::error::Error for OversizedBody {}
 
+#[cfg(feature = "std")]
+impl From<OversizedBody> for std::io::Error {
+    fn from(error: OversizedBody) -> Self {
+        Self::new(std::io::ErrorKind::InvalidData, error)
+    }
+}
+
 /// Cuts the message at the front of `bytes`: it, and how many bytes it takes. `None` if it is not whole.
 ///
 /// # Errors

@@ -138,10 +138,11 @@
 
 #[cfg(feature = "alloc")]
 extern crate alloc;
-#[cfg(test)]
+#[cfg(any(feature = "std", test))]
 extern crate std;
 
 pub mod caps;
+mod channel;
 pub mod error;
 pub mod frame;
 pub mod limits;
@@ -152,7 +153,7 @@ pub mod state;
 pub mod sub_message;
 mod wire;
 
+pub use channel::ChannelType;
 pub use error::{DecodeError, EncodeError, Fault};
-pub use link::ChannelType;
 pub use message::{ClientMessage, Destination, ServerMessage};
 pub use wire::{Data, List, ListItem, Text};

@@ -9,6 +9,7 @@
 //! 5. The server sends a [`LinkError`] of 4 bytes: the link result. If it is `OK`, messages follow.
 
 use crate::caps::CapabilityWords;
+use crate::channel::ChannelType;
 use crate::error::{DecodeError, EncodeError, Fault};
 use crate::limits;
 use crate::wire::{self, At, Field, Located, Tail, TailWriter, open_enum, wire_struct};
@@ -36,33 +37,6 @@ pub const PUBLIC_KEY_LEN: usize = 162;
 
 /// Length of an encrypted ticket in bytes.
 pub const TICKET_LEN: usize = 128;
-
-open_enum! {
-    /// What a channel is for: `SPICE_CHANNEL_*`.
-    pub struct ChannelType(u8);
-    /// The session itself.
-    MAIN = 1 "main";
-    /// Pictures.
-    DISPLAY = 2 "display";
-    /// Keyboard and pointer.
-    INPUTS = 3 "inputs";
-    /// The pointer's shape.
-    CURSOR = 4 "cursor";
-    /// Sound from the guest.
-    PLAYBACK = 5 "playback";
-    /// Sound to the guest.
-    RECORD = 6 "record";
-    /// Obsolete.
-    TUNNEL = 7 "tunnel";
-    /// Smartcard readers.
-    SMARTCARD = 8 "smartcard";
-    /// USB devices.
-    USBREDIR = 9 "usbredir";
-    /// A byte stream for the host's own purposes.
-    PORT = 10 "port";
-    /// Shared folders.
-    WEBDAV = 11 "webdav";
-}
 
 open_enum! {
     /// Why a link failed, or a channel was closed: `SPICE_LINK_ERR_*`.

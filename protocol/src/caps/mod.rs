@@ -12,7 +12,7 @@ use core::fmt;
 #[cfg(feature = "alloc")]
 pub use set::{CapabilitySet, UnknownName};
 
-use crate::link::ChannelType;
+use crate::channel::ChannelType;
 use crate::wire::{index, open_enum};
 
 /// A bit of one of the kinds below.

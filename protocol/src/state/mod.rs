@@ -31,7 +31,7 @@ pub use inputs::Inputs;
 pub use main::{AgentToClient, Main};
 pub use smartcard::Smartcard;
 
-use crate::link::ChannelType;
+use crate::channel::ChannelType;
 use crate::wire::{At, Data, Field, Located, Tail, TailWriter, body_len, decode_body, encode_body};
 use crate::{DecodeError, EncodeError, Fault};
 
