@@ -127,10 +127,12 @@ impl ListItem for ChannelId {
         [self.channel_type.0, self.id]
     }
 
+    #[inline]
     fn split(bytes: &[u8]) -> &[Self::Wire] {
         bytes.as_chunks().0
     }
 
+    #[inline]
     fn join(items: &[Self::Wire]) -> &[u8] {
         items.as_flattened()
     }
@@ -150,10 +152,12 @@ impl ListItem for ChannelWait {
         [self.channel_type.0, self.channel_id, a, b, c, d, e, f, g, h]
     }
 
+    #[inline]
     fn split(bytes: &[u8]) -> &[Self::Wire] {
         bytes.as_chunks().0
     }
 
+    #[inline]
     fn join(items: &[Self::Wire]) -> &[u8] {
         items.as_flattened()
     }
