@@ -30,6 +30,7 @@ macro_rules! wire_struct {
             const SLOT: usize = 0 $( + <$crate::wire::wire_struct!(@kind $Type $(, $Kind)?) as $crate::wire::Field>::SLOT )*;
             const LAYOUT: &'static str = stringify!($Name);
             const BY_OFFSET: bool = false $( || <$crate::wire::wire_struct!(@kind $Type $(, $Kind)?) as $crate::wire::Field>::BY_OFFSET )*;
+            const LARGE: bool = false $( || <$crate::wire::wire_struct!(@kind $Type $(, $Kind)?) as $crate::wire::Field>::LARGE )*;
 
             #[inline(always)]
             #[allow(unused_assignments, reason = "the last field's end is not needed")]
@@ -161,11 +162,34 @@ macro_rules! messages {
                 id: u16,
                 body: &'a [u8],
             ) -> Result<Self, $crate::DecodeError> {
-                if id > $crate::message::LAST_BASE_ID && channel != $crate::ChannelType::MAIN {
-                    return Ok(Self::Unknown { id, body: $crate::wire::Data(body) });
+                if id <= $crate::message::LAST_BASE_ID || channel == $crate::ChannelType::MAIN {
+                    match id {
+                        $( $id => $crate::wire::messages!(@decode $Name body [$( $($fields)* )?]), )*
+                        _ => return Ok(Self::Unknown { id, body: $crate::wire::Data(body) }),
+                    }
+                    Self::decode_apart(id, body)
+                } else {
+                    Ok(Self::Unknown { id, body: $crate::wire::Data(body) })
                 }
+            }
+
+            /// Decodes the messages that take many registers. They are apart, and this is `decode`'s only call, so that no other
+            /// message pays for saving registers.
+            #[inline(never)]
+            fn decode_apart(id: u16, body: &'a [u8]) -> Result<Self, $crate::DecodeError> {
                 match id {
-                    $( $id => $crate::wire::messages!(@decode $c_name $Name body [$( $($fields)* )?]), )*
+                    $( $id => $crate::wire::messages!(@decode_large $Name body [$( $($fields)* )?]), )*
+                    _ => {}
+                }
+                Self::decode_or_explain(id, body)
+            }
+
+            /// Decodes any message, and says what is wrong with one that the others refused.
+            #[cold]
+            #[inline(never)]
+            fn decode_or_explain(id: u16, body: &'a [u8]) -> Result<Self, $crate::DecodeError> {
+                match id {
+                    $( $id => $crate::wire::messages!(@decode_or_explain $c_name $Name body [$( $($fields)* )?]), )*
                     _ => Ok(Self::Unknown { id, body: $crate::wire::Data(body) }),
                 }
             }
@@ -277,13 +301,35 @@ macro_rules! messages {
     (@arbitrary $Name:ident $bytes:ident [$($fields:tt)+]) => {
         Self::$Name(<$Name as $crate::wire::Field>::arbitrary($bytes)?)
     };
-    (@decode $c_name:literal $Name:ident $body:ident []) => {
+    (@decode $Name:ident $body:ident []) => {
+        if $body.is_empty() {
+            return Ok(Self::$Name);
+        }
+    };
+    (@decode $Name:ident $body:ident [$($fields:tt)+]) => {{
+        const SLOT: usize = <$Name as $crate::wire::Field>::SLOT;
+        if !<$Name as $crate::wire::Field>::LARGE
+            && let Some(value) = $crate::wire::decode_valid::<$Name, SLOT>($body)
+        {
+            return Ok(Self::$Name(value));
+        }
+    }};
+    (@decode_large $Name:ident $body:ident []) => { {} };
+    (@decode_large $Name:ident $body:ident [$($fields:tt)+]) => {{
+        const SLOT: usize = <$Name as $crate::wire::Field>::SLOT;
+        if <$Name as $crate::wire::Field>::LARGE
+            && let Some(value) = $crate::wire::decode_valid::<$Name, SLOT>($body)
+        {
+            return Ok(Self::$Name(value));
+        }
+    }};
+    (@decode_or_explain $c_name:literal $Name:ident $body:ident []) => {
         match $crate::wire::decode_empty($c_name, $body) {
             Ok(()) => Ok(Self::$Name),
             Err(error) => Err(error),
         }
     };
-    (@decode $c_name:literal $Name:ident $body:ident [$($fields:tt)+]) => {{
+    (@decode_or_explain $c_name:literal $Name:ident $body:ident [$($fields:tt)+]) => {{
         const SLOT: usize = <$Name as $crate::wire::Field>::SLOT;
         match $crate::wire::decode_body::<$Name, SLOT>($c_name, $body) {
             Ok(value) => Ok(Self::$Name(value)),

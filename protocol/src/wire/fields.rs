@@ -5,7 +5,7 @@ use core::{fmt, marker::PhantomData};
 #[cfg(any(test, feature = "arbitrary"))]
 use arbitrary::Unstructured;
 
-use super::{At, Field, Located, Tail, TailWriter, index, take};
+use super::{At, Field, Located, Tail, TailWriter, index};
 use crate::{error::Fault, limits};
 
 /// Bytes of a string that travels with a trailing NUL: neither the NUL nor another one is part of it.
@@ -36,10 +36,11 @@ impl<'a> Text<'a> {
         core::str::from_utf8(self.0)
     }
 
+    #[inline(always)]
     fn check(bytes: &'a [u8]) -> Result<Self, Fault> {
         if bytes.len() > limits::MAX_TEXT {
             Err(Fault::LimitExceeded)
-        } else if bytes.contains(&0) {
+        } else if has_nul(bytes) {
             Err(Fault::InteriorNul)
         } else {
             Ok(Self(bytes))
@@ -51,6 +52,40 @@ impl fmt::Debug for Text<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "\"{}\"", self.0.escape_ascii())
     }
+}
+
+/// In few steps for short strings, where `contains` looks at each byte: a step's bytes may overlap those of the one before.
+#[inline(always)]
+fn has_nul(bytes: &[u8]) -> bool {
+    if let Some(last) = bytes.last_chunk::<32>() {
+        for chunk in bytes.as_chunks::<32>().0 {
+            if among(chunk) {
+                return true;
+            }
+        }
+        among(last)
+    } else if let (Some(first), Some(last)) = (bytes.first_chunk::<16>(), bytes.last_chunk::<16>()) {
+        among(first) | among(last)
+    } else if let (Some(first), Some(last)) = (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
+        among(first) | among(last)
+    } else {
+        for byte in bytes {
+            if *byte == 0 {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// Without a branch, so that the compiler compares all bytes at once.
+#[inline(always)]
+fn among<const SIZE: usize>(bytes: &[u8; SIZE]) -> bool {
+    let mut found = false;
+    for byte in bytes {
+        found |= *byte == 0;
+    }
+    found
 }
 
 /// Opaque bytes.
@@ -270,6 +305,7 @@ impl Field for OptionalNul {
     type Value<'a> = bool;
     const SLOT: usize = 0;
     const LAYOUT: &'static str = "a NUL, or nothing";
+    const LARGE: bool = true;
     #[inline(always)]
     fn decode<'a>(_: At, _: &[u8], tail: &mut Tail<'a>) -> Result<bool, Located> {
         let Some((0, rest)) = tail.rest.split_first() else { return Ok(false) };
@@ -362,11 +398,20 @@ impl Field for TextAt {
     const BY_OFFSET: bool = true;
     #[inline(always)]
     fn decode<'a>(at: At, slot: &[u8], tail: &mut Tail<'a>) -> Result<Text<'a>, Located> {
-        match OptionalTextAt::decode(at, slot, tail) {
-            Ok(Some(text)) => Ok(text),
-            Ok(None) => Err(at.fault(Fault::Missing)),
-            Err(located) => Err(located),
-        }
+        let size = index(u32::read(slot));
+        let offset = index(u32::read(slot.get(4..).unwrap_or_default()));
+        // The tail of a message with strings by offset is never consumed in order, so it begins where the fixed part ends.
+        let string = if offset < tail.offset() { None } else { tail.body.get(offset..offset.saturating_add(size)) };
+        let Some((0, bytes)) = string.and_then(<[u8]>::split_last) else {
+            return Err(match string {
+                _ if offset == 0 && size != 0 => at.fault(Fault::SizeWithoutOffset),
+                _ if size == 0 => at.fault(Fault::Missing),
+                _ if offset < tail.offset() => at.fault(Fault::OffsetInFixedPart),
+                None => at.fault(Fault::OutOfBounds),
+                Some(_) => At { offset, ..at }.fault(Fault::NotTerminated),
+            });
+        };
+        Text::check(bytes).map_err(|fault| At { offset, ..at }.fault(fault))
     }
     #[inline(always)]
     fn tail_len(value: Text<'_>) -> usize {
@@ -393,25 +438,7 @@ impl Field for OptionalTextAt {
     const BY_OFFSET: bool = true;
     #[inline(always)]
     fn decode<'a>(at: At, slot: &[u8], tail: &mut Tail<'a>) -> Result<Option<Text<'a>>, Located> {
-        let size = index(u32::read(slot));
-        let offset = index(u32::read(slot.get(4..).unwrap_or_default()));
-        if offset == 0 {
-            return if size == 0 { Ok(None) } else { Err(at.fault(Fault::SizeWithoutOffset)) };
-        }
-        if size == 0 {
-            return Err(at.fault(Fault::Missing));
-        }
-        // The tail of a message with strings by offset is never consumed in order, so it begins where the fixed part ends.
-        if offset < tail.offset() {
-            return Err(at.fault(Fault::OffsetInFixedPart));
-        }
-        let Some(Ok((_, string))) = tail.body.get(offset..).map(take(size)) else {
-            return Err(at.fault(Fault::OutOfBounds));
-        };
-        let Some((0, bytes)) = string.split_last() else {
-            return Err(At { offset, ..at }.fault(Fault::NotTerminated));
-        };
-        Text::check(bytes).map(Some).map_err(|fault| At { offset, ..at }.fault(fault))
+        if u64::read(slot) == 0 { Ok(None) } else { TextAt::decode(at, slot, tail).map(Some) }
     }
     #[inline(always)]
     fn tail_len(value: Option<Text<'_>>) -> usize {
@@ -487,4 +514,23 @@ fn slot_len(length: usize) -> u32 {
 pub(crate) fn some_bytes<'a>(bytes: &mut Unstructured<'a>) -> arbitrary::Result<&'a [u8]> {
     let length = bytes.int_in_range(0..=64)?;
     bytes.bytes(length.min(bytes.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Text;
+
+    #[test]
+    fn a_nul_is_found_wherever_it_is() {
+        for length in 0..200 {
+            let mut bytes = [b'x'; 200];
+            let bytes = &mut bytes[..length];
+            assert!(Text::new(bytes).is_some());
+            for at in 0..length {
+                bytes[at] = 0;
+                assert!(Text::new(bytes).is_none(), "length {length}, NUL at {at}");
+                bytes[at] = b'x';
+            }
+        }
+    }
 }

@@ -84,7 +84,8 @@ impl<'a> Tail<'a> {
     /// Where the tail's untaken bytes begin in the body.
     #[inline(always)]
     pub(crate) fn offset(&self) -> usize {
-        self.body.len().saturating_sub(self.rest.len())
+        // INVARIANT: they are a part of it. A saturating subtraction would not become a constant.
+        self.body.len().wrapping_sub(self.rest.len())
     }
 
     /// The body from `offset` on, which must not lie in the fixed part. For messages whose tail is not consumed in order: there
@@ -152,6 +153,8 @@ pub(crate) trait Field {
     const LAYOUT: &'static str;
     /// Whether the tail is reached by offset, so that it may hold bytes that belong to nothing.
     const BY_OFFSET: bool = false;
+    /// Whether decoding takes more registers than a function has without saving some.
+    const LARGE: bool = Self::BY_OFFSET;
 
     /// Reads the value. INVARIANT: `slot` has [`Self::SLOT`] bytes.
     fn decode<'a>(at: At, slot: &[u8], tail: &mut Tail<'a>) -> Result<Self::Value<'a>, Located>;
@@ -209,6 +212,18 @@ pub(crate) fn decode_body<'a, F: Field, const SLOT: usize>(
         Ok(_) if !F::BY_OFFSET && !tail.rest.is_empty() => Err(trailing(message, &tail)),
         Ok(value) => Ok(value),
         Err(located) => Err(located.in_message(message)),
+    }
+}
+
+/// The same for who does not ask what is wrong: the code that would say it goes away.
+#[inline(always)]
+pub(crate) fn decode_valid<'a, F: Field, const SLOT: usize>(body: &'a [u8]) -> Option<F::Value<'a>> {
+    const { assert!(F::SLOT == SLOT) };
+    let Ok((rest, slots)) = fixed::<SLOT>(body) else { return None };
+    let mut tail = Tail { body, rest };
+    match F::decode(At { field: "", offset: 0 }, slots, &mut tail) {
+        Ok(value) if F::BY_OFFSET || tail.rest.is_empty() => Some(value),
+        _ => None,
     }
 }
 
