@@ -112,6 +112,16 @@ impl Header {
 /// ```
 #[inline]
 pub fn encode(kind: HeaderKind, serial: u64, message: &impl Message, out: &mut [u8]) -> Result<usize, EncodeError> {
+    message.encode_framed(kind, serial, out)
+}
+
+/// The same with a look at the message for each of its length, body and id.
+pub(crate) fn encode_in_steps(
+    kind: HeaderKind,
+    serial: u64,
+    message: &(impl Message + ?Sized),
+    out: &mut [u8],
+) -> Result<usize, EncodeError> {
     let body_len = message.encoded_len();
     let size = u32::try_from(body_len).map_err(|_| EncodeError::TooLong)?;
     let needed = kind.len().saturating_add(body_len);

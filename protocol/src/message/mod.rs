@@ -15,6 +15,7 @@ pub use server::ServerMessage;
 
 pub use crate::wire::FieldLayout;
 
+use crate::frame::{self, HeaderKind};
 use crate::wire::{ListItem, OptionalTextAt, Text, TextAt, flags, open_enum, wire_struct};
 use crate::{ChannelType, EncodeError};
 
@@ -34,6 +35,12 @@ pub trait Message: sealed::Sealed {
     /// # Errors
     /// When `out` is too small, or the body would exceed [`MAX_BODY`](crate::limits::MAX_BODY).
     fn encode(&self, out: &mut [u8]) -> Result<usize, EncodeError>;
+
+    /// Does the work of [`frame::encode`].
+    #[doc(hidden)]
+    fn encode_framed(&self, kind: HeaderKind, serial: u64, out: &mut [u8]) -> Result<usize, EncodeError> {
+        frame::encode_in_steps(kind, serial, self, out)
+    }
 }
 
 pub(crate) mod sealed {

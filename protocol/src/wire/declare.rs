@@ -31,6 +31,7 @@ macro_rules! wire_struct {
             const LAYOUT: &'static str = stringify!($Name);
             const BY_OFFSET: bool = false $( || <$crate::wire::wire_struct!(@kind $Type $(, $Kind)?) as $crate::wire::Field>::BY_OFFSET )*;
             const LARGE: bool = false $( || <$crate::wire::wire_struct!(@kind $Type $(, $Kind)?) as $crate::wire::Field>::LARGE )*;
+            const TAIL: bool = false $( || <$crate::wire::wire_struct!(@kind $Type $(, $Kind)?) as $crate::wire::Field>::TAIL )*;
 
             #[inline(always)]
             #[allow(unused_assignments, reason = "the last field's end is not needed")]
@@ -58,7 +59,7 @@ macro_rules! wire_struct {
             #[inline(always)]
             fn tail_len<'value>(value: $Value) -> usize {
                 let mut length = 0usize;
-                $( length = length.saturating_add(
+                $( length = length.wrapping_add(
                     <$crate::wire::wire_struct!(@kind $Type $(, $Kind)?) as $crate::wire::Field>::tail_len(value.$field)
                 ); )*
                 length
@@ -215,6 +216,23 @@ macro_rules! messages {
 
         impl $crate::message::sealed::Sealed for $Enum<'_> {}
 
+        impl $Enum<'_> {
+            /// Encodes the messages that end in bytes to be copied, apart for the same reason as `decode_apart`.
+            #[inline(never)]
+            fn encode_framed_apart<const MINI: bool>(
+                &self,
+                serial: u64,
+                out: &mut [u8],
+            ) -> Result<usize, $crate::EncodeError> {
+                let kind = if MINI { $crate::frame::HeaderKind::Mini } else { $crate::frame::HeaderKind::Full };
+                match *self {
+                    $( $crate::wire::messages!(@pattern $Name value [$( $($fields)* )?]) =>
+                        $crate::wire::messages!(@encode_framed $id $Name value kind serial out [$( $($fields)* )?]), )*
+                    Self::Unknown { id, body } => $crate::wire::encode_framed::<$crate::wire::Rest>(kind, serial, id, body, out),
+                }
+            }
+        }
+
         impl $crate::message::Message for $Enum<'_> {
             fn id(&self) -> u16 {
                 self.id()
@@ -233,6 +251,25 @@ macro_rules! messages {
                 match *self {
                     $( $crate::wire::messages!(@pattern $Name value [$( $($fields)* )?]) => $crate::wire::messages!(@encode $Name value out [$( $($fields)* )?]), )*
                     Self::Unknown { body, .. } => $crate::wire::encode_body::<$crate::wire::Rest>(body, out),
+                }
+            }
+
+            #[inline]
+            fn encode_framed(
+                &self,
+                kind: $crate::frame::HeaderKind,
+                serial: u64,
+                out: &mut [u8],
+            ) -> Result<usize, $crate::EncodeError> {
+                match *self {
+                    $( $crate::wire::messages!(@pattern $Name value [$( $($fields)* )?])
+                        if !<$crate::wire::messages!(@kind $Name [$( $($fields)* )?]) as $crate::wire::Field>::TAIL =>
+                        $crate::wire::messages!(@encode_framed $id $Name value kind serial out [$( $($fields)* )?]), )*
+                    // For each kind on its own, so that a header of known length is written in few steps.
+                    _ => match kind {
+                        $crate::frame::HeaderKind::Mini => self.encode_framed_apart::<true>(serial, out),
+                        $crate::frame::HeaderKind::Full => self.encode_framed_apart::<false>(serial, out),
+                    }
                 }
             }
         }
@@ -338,6 +375,14 @@ macro_rules! messages {
     }};
     (@pattern $Name:ident $value:ident []) => { Self::$Name };
     (@pattern $Name:ident $value:ident [$($fields:tt)+]) => { Self::$Name($value) };
+    (@kind $Name:ident []) => { $crate::wire::Empty };
+    (@kind $Name:ident [$($fields:tt)+]) => { $Name };
+    (@encode_framed $id:literal $Name:ident $value:ident $kind:ident $serial:ident $out:ident []) => {
+        $crate::wire::encode_framed::<$crate::wire::Empty>($kind, $serial, $id, (), $out)
+    };
+    (@encode_framed $id:literal $Name:ident $value:ident $kind:ident $serial:ident $out:ident [$($fields:tt)+]) => {
+        $crate::wire::encode_framed::<$Name>($kind, $serial, $id, $value, $out)
+    };
     (@length $Name:ident $value:ident []) => { 0 };
     (@length $Name:ident $value:ident [$($fields:tt)+]) => {
         $crate::wire::body_len::<$Name>($value)
@@ -405,6 +450,7 @@ macro_rules! newtype_field {
             type Value<'value> = Self;
             const SLOT: usize = size_of::<$number>();
             const LAYOUT: &'static str = stringify!($number);
+            const TAIL: bool = false;
             #[inline(always)]
             fn decode<'value>(
                 at: $crate::wire::At,

@@ -225,6 +225,7 @@ impl<T: Scalar> Field for T {
     type Value<'a> = T;
     const SLOT: usize = T::SIZE;
     const LAYOUT: &'static str = T::LAYOUT;
+    const TAIL: bool = false;
     #[inline(always)]
     fn decode<'a>(_: At, slot: &[u8], _: &mut Tail<'a>) -> Result<T, Located> {
         Ok(T::read(slot))
@@ -244,6 +245,30 @@ impl<T: Scalar> Field for T {
         let slot = slot.get_mut(..T::SIZE).unwrap_or_default();
         bytes.fill_buffer(slot)?;
         Ok(T::read(slot))
+    }
+}
+
+/// No bytes.
+pub(crate) struct Empty;
+
+impl Field for Empty {
+    type Value<'a> = ();
+    const SLOT: usize = 0;
+    const LAYOUT: &'static str = "";
+    const TAIL: bool = false;
+    #[inline(always)]
+    fn decode<'a>(_: At, _: &[u8], _: &mut Tail<'a>) -> Result<(), Located> {
+        Ok(())
+    }
+    #[inline(always)]
+    fn tail_len((): ()) -> usize {
+        0
+    }
+    #[inline(always)]
+    fn encode((): (), _: &mut [u8], _: &mut TailWriter<'_>) {}
+    #[cfg(any(test, feature = "arbitrary"))]
+    fn arbitrary(_: &mut Unstructured<'_>) -> arbitrary::Result<()> {
+        Ok(())
     }
 }
 
@@ -373,7 +398,7 @@ impl<C: Count, T: ListItem + 'static> Field for Items<C, T> {
     }
     #[inline(always)]
     fn tail_len(value: List<'_, T>) -> usize {
-        value.items.len().min(C::MOST).saturating_mul(size_of::<T::Wire>())
+        value.items.len().min(C::MOST).wrapping_mul(size_of::<T::Wire>())
     }
     #[inline(always)]
     fn encode(value: List<'_, T>, slot: &mut [u8], tail: &mut TailWriter<'_>) {
@@ -415,11 +440,13 @@ impl Field for TextAt {
     }
     #[inline(always)]
     fn tail_len(value: Text<'_>) -> usize {
-        OptionalTextAt::tail_len(Some(value))
+        value.0.len().wrapping_add(1)
     }
     #[inline(always)]
     fn encode(value: Text<'_>, slot: &mut [u8], tail: &mut TailWriter<'_>) {
-        OptionalTextAt::encode(Some(value), slot, tail);
+        slot_len(value.0.len().wrapping_add(1)).write(slot);
+        slot_len(tail.offset).write(slot.get_mut(4..).unwrap_or_default());
+        tail.put_terminated(value.0);
     }
     #[cfg(any(test, feature = "arbitrary"))]
     fn arbitrary<'a>(bytes: &mut Unstructured<'a>) -> arbitrary::Result<Text<'a>> {
@@ -442,20 +469,14 @@ impl Field for OptionalTextAt {
     }
     #[inline(always)]
     fn tail_len(value: Option<Text<'_>>) -> usize {
-        value.map_or(0, |text| text.0.len().saturating_add(1))
+        value.map_or(0, TextAt::tail_len)
     }
     #[inline(always)]
     fn encode(value: Option<Text<'_>>, slot: &mut [u8], tail: &mut TailWriter<'_>) {
-        let (size, offset) = match value {
-            Some(text) => {
-                let offset = tail.put(text.0);
-                tail.put(&[0]);
-                (text.0.len().saturating_add(1), offset)
-            }
-            None => (0, 0),
-        };
-        slot_len(size).write(slot);
-        slot_len(offset).write(slot.get_mut(4..).unwrap_or_default());
+        match value {
+            Some(text) => TextAt::encode(text, slot, tail),
+            None => 0u64.write(slot),
+        }
     }
     #[cfg(any(test, feature = "arbitrary"))]
     fn arbitrary<'a>(bytes: &mut Unstructured<'a>) -> arbitrary::Result<Option<Text<'a>>> {
@@ -505,8 +526,8 @@ impl<const MOST: u32> Field for DataAt<MOST> {
 
 /// INVARIANT: bodies are bounded by `MAX_BODY`, so every length and offset in one fits.
 #[inline(always)]
-fn slot_len(length: usize) -> u32 {
-    u32::try_from(length).unwrap_or(u32::MAX)
+pub(crate) fn slot_len(length: usize) -> u32 {
+    u32::try_from(length & 0xffff_ffff).unwrap_or(u32::MAX)
 }
 
 /// Up to 64 bytes of the input: enough for every rule about lengths but the limits, which have tests of their own.

@@ -11,9 +11,10 @@ pub use fields::{Data, List, ListItem, Text};
 pub(crate) use declare::{flags, messages, newtype_field, open_enum, wire_struct};
 #[cfg(any(test, feature = "arbitrary"))]
 pub(crate) use fields::some_bytes;
-pub(crate) use fields::{Counted, DataAt, Items, OptionalNul, OptionalTextAt, Rest, TextAt};
+pub(crate) use fields::{Counted, DataAt, Empty, Items, OptionalNul, OptionalTextAt, Rest, TextAt, slot_len};
 
 use crate::error::{DecodeError, EncodeError, Fault};
+use crate::frame::{Header, HeaderKind};
 use crate::limits;
 
 /// A nom parser's result over bytes. nom stays behind this alias: it is not part of the public API.
@@ -115,7 +116,7 @@ impl<'a> Tail<'a> {
 /// Writes the bytes behind the fixed part.
 pub(crate) struct TailWriter<'a> {
     /// Where the next byte lies in the body.
-    offset: usize,
+    pub(crate) offset: usize,
     rest: &'a mut [u8],
 }
 
@@ -135,9 +136,23 @@ impl<'a> TailWriter<'a> {
         if let Some((place, rest)) = core::mem::take(&mut self.rest).split_at_mut_checked(bytes.len()) {
             place.copy_from_slice(bytes);
             self.rest = rest;
-            self.offset = at.saturating_add(bytes.len());
+            self.offset = at.wrapping_add(bytes.len());
         }
         at
+    }
+
+    /// Appends a string and its NUL. INVARIANT: as above.
+    #[inline(always)]
+    pub(crate) fn put_terminated(&mut self, string: &[u8]) {
+        let size = string.len().wrapping_add(1);
+        if let Some((place, rest)) = core::mem::take(&mut self.rest).split_at_mut_checked(size)
+            && let Some((nul, place)) = place.split_last_mut()
+        {
+            place.copy_from_slice(string);
+            *nul = 0;
+            self.rest = rest;
+            self.offset = self.offset.wrapping_add(size);
+        }
     }
 }
 
@@ -155,11 +170,13 @@ pub(crate) trait Field {
     const BY_OFFSET: bool = false;
     /// Whether decoding takes more registers than a function has without saving some.
     const LARGE: bool = Self::BY_OFFSET;
+    /// Whether there is ever anything in the tail.
+    const TAIL: bool = true;
 
     /// Reads the value. INVARIANT: `slot` has [`Self::SLOT`] bytes.
     fn decode<'a>(at: At, slot: &[u8], tail: &mut Tail<'a>) -> Result<Self::Value<'a>, Located>;
 
-    /// Bytes in the tail.
+    /// Bytes in the tail. INVARIANT: lengths add up without overflow, for no memory holds slices that long.
     fn tail_len(value: Self::Value<'_>) -> usize;
 
     /// Writes the value.
@@ -253,19 +270,46 @@ fn trailing(message: &'static str, tail: &Tail<'_>) -> DecodeError {
 /// The length of an encoded body.
 #[inline(always)]
 pub(crate) fn body_len<F: Field>(value: F::Value<'_>) -> usize {
-    F::SLOT.saturating_add(F::tail_len(value))
+    F::SLOT.wrapping_add(F::tail_len(value))
 }
 
 /// Encodes a whole body into the front of `out` and returns its length.
 #[inline(always)]
 pub(crate) fn encode_body<F: Field>(value: F::Value<'_>, out: &mut [u8]) -> Result<usize, EncodeError> {
-    let needed = body_len::<F>(value);
-    if needed > index(limits::MAX_BODY) {
-        return Err(EncodeError::TooLong);
-    }
-    let Some((slots, tail)) = out.get_mut(..needed).and_then(|out| out.split_at_mut_checked(F::SLOT)) else {
-        return Err(EncodeError::BufferTooSmall { needed });
-    };
-    F::encode(value, slots, &mut TailWriter::new(F::SLOT, tail));
+    let needed = limited_body_len::<F>(value)?;
+    write_body::<F>(value, out.get_mut(..needed).ok_or(EncodeError::BufferTooSmall { needed })?);
     Ok(needed)
+}
+
+/// Encodes a header and a whole body into the front of `out` and returns their length.
+#[inline(always)]
+pub(crate) fn encode_framed<F: Field>(
+    kind: HeaderKind,
+    serial: u64,
+    id: u16,
+    value: F::Value<'_>,
+    out: &mut [u8],
+) -> Result<usize, EncodeError> {
+    let length = limited_body_len::<F>(value)?;
+    let needed = kind.len().wrapping_add(length);
+    let out = out.get_mut(..needed).ok_or(EncodeError::BufferTooSmall { needed })?;
+    if let Some((header, body)) = out.split_at_mut_checked(kind.len()) {
+        Header { serial, id, size: slot_len(length), sub_list: 0 }.encode(kind, header)?;
+        write_body::<F>(value, body);
+    }
+    Ok(needed)
+}
+
+#[inline(always)]
+fn limited_body_len<F: Field>(value: F::Value<'_>) -> Result<usize, EncodeError> {
+    let length = body_len::<F>(value);
+    if length > index(limits::MAX_BODY) { Err(EncodeError::TooLong) } else { Ok(length) }
+}
+
+/// INVARIANT: `body` has the value's length.
+#[inline(always)]
+fn write_body<F: Field>(value: F::Value<'_>, body: &mut [u8]) {
+    if let Some((slots, tail)) = body.split_at_mut_checked(F::SLOT) {
+        F::encode(value, slots, &mut TailWriter::new(F::SLOT, tail));
+    }
 }
