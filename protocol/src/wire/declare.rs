@@ -223,13 +223,13 @@ macro_rules! messages {
                 &self,
                 serial: u64,
                 out: &mut [u8],
-            ) -> Result<usize, $crate::EncodeError> {
+            ) -> $crate::wire::Encoded {
                 let kind = if MINI { $crate::frame::HeaderKind::Mini } else { $crate::frame::HeaderKind::Full };
-                match *self {
+                $crate::wire::Encoded::new(match *self {
                     $( $crate::wire::messages!(@pattern $Name value [$( $($fields)* )?]) =>
                         $crate::wire::messages!(@encode_framed $id $Name value kind serial out [$( $($fields)* )?]), )*
                     Self::Unknown { id, body } => $crate::wire::encode_framed::<$crate::wire::Rest>(kind, serial, id, body, out),
-                }
+                })
             }
         }
 
@@ -267,8 +267,8 @@ macro_rules! messages {
                         $crate::wire::messages!(@encode_framed $id $Name value kind serial out [$( $($fields)* )?]), )*
                     // For each kind on its own, so that a header of known length is written in few steps.
                     _ => match kind {
-                        $crate::frame::HeaderKind::Mini => self.encode_framed_apart::<true>(serial, out),
-                        $crate::frame::HeaderKind::Full => self.encode_framed_apart::<false>(serial, out),
+                        $crate::frame::HeaderKind::Mini => self.encode_framed_apart::<true>(serial, out).result(),
+                        $crate::frame::HeaderKind::Full => self.encode_framed_apart::<false>(serial, out).result(),
                     }
                 }
             }

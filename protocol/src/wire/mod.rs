@@ -300,6 +300,34 @@ pub(crate) fn encode_framed<F: Field>(
     Ok(needed)
 }
 
+/// What encoding came to, in a form that an outlined function returns in registers: a `Result` goes through memory.
+#[derive(Clone, Copy)]
+pub(crate) enum Encoded {
+    Done(usize),
+    BufferTooSmall(usize),
+    TooLong,
+}
+
+impl Encoded {
+    #[inline(always)]
+    pub(crate) fn new(result: Result<usize, EncodeError>) -> Self {
+        match result {
+            Ok(length) => Self::Done(length),
+            Err(EncodeError::BufferTooSmall { needed }) => Self::BufferTooSmall(needed),
+            Err(EncodeError::TooLong) => Self::TooLong,
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn result(self) -> Result<usize, EncodeError> {
+        match self {
+            Self::Done(length) => Ok(length),
+            Self::BufferTooSmall(needed) => Err(EncodeError::BufferTooSmall { needed }),
+            Self::TooLong => Err(EncodeError::TooLong),
+        }
+    }
+}
+
 #[inline(always)]
 fn limited_body_len<F: Field>(value: F::Value<'_>) -> Result<usize, EncodeError> {
     let length = body_len::<F>(value);
