@@ -94,7 +94,12 @@ macro_rules! states {
             #[cfg(any(test, feature = "arbitrary"))]
             pub fn arbitrary_of(channel: ChannelType, bytes: &mut arbitrary::Unstructured<'a>) -> arbitrary::Result<Self> {
                 Ok(match channel {
-                    $( $( ChannelType::$CHANNEL )|+ => Self::$Kind(<$Name as Field>::arbitrary(bytes)?), )*
+                    $( $( ChannelType::$CHANNEL )|+ => {
+                        let state = <$Name as Field>::arbitrary(bytes)?;
+                        // Fields that do not go together are rare enough to be thrown away.
+                        $( let state = if state.$check().is_ok() { state } else { $Name::default() }; )?
+                        Self::$Kind(state)
+                    } )*
                     _ => Self::Unknown(<crate::wire::Rest as Field>::arbitrary(bytes)?),
                 })
             }
