@@ -1,0 +1,4 @@
+//! `fuzz/run 60 deframing`
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| spice_migration_fuzz::deframing(input));

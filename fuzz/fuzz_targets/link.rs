@@ -1,0 +1,4 @@
+//! `fuzz/run 60 link`
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| spice_migration_fuzz::link(input));

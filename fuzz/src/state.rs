@@ -1,0 +1,179 @@
+//! Migration data.
+
+use spice_migration::{
+    ChannelType, DecodeError, EncodeError,
+    state::{State, SurfaceForm},
+};
+
+use crate::codec::{Codec, check};
+use crate::layout::{Kind, Layout, Place, SIZE_FIRST, u32_at};
+
+/// The body of a MIGRATE_DATA. Input: the channel's type in one byte, and the data.
+///
+/// # Panics
+/// - As `codec::check` says: a target would take data that no source can have had, or refuse what a source sends.
+/// - `State::for_target` accepts what does not decode, or a list of surfaces with an id that is too large or comes twice, or refuses
+///   another.
+pub fn state(input: &[u8]) {
+    let [channel, data @ ..] = input else { return };
+    let channel = ChannelType(*channel);
+    let codec = MigrationData { channel };
+    check(&codec, data);
+    check_use(codec, data, |channel, form, data| State::for_target(channel, form, data));
+}
+
+/// `for_target` is [`State::for_target`], or one that does something wrong.
+pub(crate) fn check_use(codec: MigrationData, data: &[u8], for_target: ForTarget) {
+    let decoded = codec.decode(data);
+    for (form, entry_len) in [(SurfaceForm::Lossless, 4), (SurfaceForm::Lossy, 20)] {
+        let usable = for_target(codec.channel, form, data);
+        let expected = decoded.is_ok()
+            && match codec.channel {
+                ChannelType::DISPLAY => surfaces_are_usable(data, entry_len),
+                _ => codec.magic().is_some(),
+            };
+        assert_eq!(usable.is_ok(), expected, "{form:?}: {usable:?}");
+        if usable.is_ok() {
+            assert_eq!(usable, decoded);
+        }
+        if let Ok(State::Display(display)) = usable {
+            let ids: Vec<u32> = match form {
+                SurfaceForm::Lossless => display.surfaces.lossless().unwrap().iter().map(|it| it.id).collect(),
+                SurfaceForm::Lossy => display.surfaces.lossy().unwrap().iter().map(|it| it.id).collect(),
+            };
+            assert_eq!(ids, surface_ids(data, entry_len).unwrap());
+        }
+    }
+}
+
+type ForTarget = for<'a> fn(ChannelType, SurfaceForm, &'a [u8]) -> Result<State<'a>, DecodeError>;
+
+/// The migration data of a channel of this type.
+#[derive(Clone, Copy)]
+pub(crate) struct MigrationData {
+    pub(crate) channel: ChannelType,
+}
+
+impl MigrationData {
+    fn magic(self) -> Option<[u8; 4]> {
+        Some(*match self.channel {
+            ChannelType::MAIN => b"MNMD",
+            ChannelType::DISPLAY => b"DCMD",
+            ChannelType::INPUTS => b"ICMD",
+            ChannelType::USBREDIR | ChannelType::PORT | ChannelType::WEBDAV => b"SVMD",
+            ChannelType::SMARTCARD => b"SCMD",
+            _ => return None,
+        })
+    }
+}
+
+const VERSION: Kind = Kind::AtMost(4, 1);
+const FLAG: Kind = Kind::AtMost(1, 1);
+/// Size, a number of tokens, pointer.
+const PENDING: Kind = Kind::Data(Place { size: 0, offset: 8 }, u32::MAX);
+/// Where the main channel's data has `chunk_header_size`, `message_header_done` and the size of `message_header`.
+const CHUNK_HEADER_SIZE: usize = 34;
+const MESSAGE_HEADER_DONE: usize = 46;
+const MESSAGE_HEADER: usize = 47;
+
+const CHAR_DEVICE: [(&str, Kind); 5] = [
+    ("version", VERSION),
+    ("connected", FLAG),
+    ("num_client_tokens", Kind::Any(4)),
+    ("num_send_tokens", Kind::Any(4)),
+    ("pending", PENDING),
+];
+
+impl Codec for MigrationData {
+    type Value<'a> = State<'a>;
+
+    fn layout(&self) -> Layout {
+        let Some(magic) = self.magic() else { return Layout::opaque("unknown") };
+        let header = [("magic", Kind::Magic(magic)), ("version", VERSION)];
+        let device = [&header[..], &CHAR_DEVICE].concat();
+        match &magic {
+            b"MNMD" => {
+                let agent = [
+                    ("client_agent_started", FLAG),
+                    ("chunk_header_size", Kind::AtMost(4, 8)),
+                    ("chunk_port", Kind::Any(4)),
+                    ("chunk_size", Kind::Any(4)),
+                    ("message_header_done", FLAG),
+                    ("message_header", Kind::Data(SIZE_FIRST, 19)),
+                    ("message_remaining", Kind::Any(4)),
+                    ("filter_result", Kind::Any(1)),
+                    ("client_message_remaining", Kind::Any(4)),
+                    ("client_filter_result", Kind::Any(1)),
+                ];
+                Layout::new("SpiceMigrateDataMain", &[&device[..], &agent].concat())
+            }
+            b"DCMD" => {
+                let display = [
+                    ("message_serial", Kind::Any(8)),
+                    ("low_bandwidth", FLAG),
+                    ("pixmap_cache_id", Kind::Any(1)),
+                    ("pixmap_cache_size", Kind::Any(8)),
+                    ("pixmap_cache_freezer", FLAG),
+                    ("pixmap_cache_clients", Kind::Any(32)),
+                    ("glz_dict_id", Kind::Any(1)),
+                    ("glz_dict_size", Kind::Any(4)),
+                    ("glz_max_encoders", Kind::Any(4)),
+                    ("glz_last_image_id", Kind::Any(8)),
+                    ("surfaces", Kind::Surfaces),
+                ];
+                Layout::new("SpiceMigrateDataDisplay", &[&header[..], &display].concat())
+            }
+            b"ICMD" => {
+                Layout::new("SpiceMigrateDataInputs", &[&header[..], &[("motion_count", Kind::Any(2))]].concat())
+            }
+            b"SCMD" => {
+                let reader = [("reader_added", FLAG), ("read", Kind::Data(SIZE_FIRST, u32::MAX))];
+                Layout::new("SpiceMigrateDataSmartcard", &[&device[..], &reader].concat())
+            }
+            _ => Layout::new("SpiceMigrateDataSpiceVmc", &device),
+        }
+    }
+
+    fn fields_agree(&self, body: &[u8]) -> bool {
+        // Without a whole chunk header nothing of a message can have been read.
+        self.channel != ChannelType::MAIN
+            || u32_at(body, CHUNK_HEADER_SIZE) == 8
+            || (body[MESSAGE_HEADER_DONE] == 0 && u32_at(body, MESSAGE_HEADER) == 0)
+    }
+
+    fn decode<'a>(&self, body: &'a [u8]) -> Result<State<'a>, DecodeError> {
+        State::decode(self.channel, body)
+    }
+
+    fn encoded_len(&self, value: &State<'_>) -> usize {
+        value.encoded_len()
+    }
+
+    fn encode(&self, value: &State<'_>, out: &mut [u8]) -> Result<usize, EncodeError> {
+        value.encode(out)
+    }
+
+    fn are_equal(&self, one: &State<'_>, other: &State<'_>) -> bool {
+        one == other
+    }
+
+    fn describe(&self, value: &State<'_>) -> String {
+        format!("{value:?}")
+    }
+}
+
+/// The ids in the list of surfaces of a display's data that decodes; `None` if the list is cut.
+fn surface_ids(data: &[u8], entry_len: usize) -> Option<Vec<u32>> {
+    let surfaces = &data[usize::try_from(u32_at(data, 76)).unwrap()..];
+    let count = usize::try_from(u32_at(surfaces, 0)).unwrap();
+    (0..count)
+        .map(|index| surfaces[4..].get(index * entry_len..(index + 1) * entry_len))
+        .map(|entry| Some(u32_at(entry?, 0)))
+        .collect()
+}
+
+fn surfaces_are_usable(data: &[u8], entry_len: usize) -> bool {
+    let Some(ids) = surface_ids(data, entry_len) else { return false };
+    let distinct: std::collections::BTreeSet<_> = ids.iter().collect();
+    distinct.len() == ids.len() && ids.iter().all(|id| *id < 1024)
+}
