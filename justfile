@@ -40,6 +40,10 @@ run-qemu:
 bench:
     cargo bench -p spice-migration-benches
 
-# Fuzzes messages for some seconds (needs cargo-fuzz and a nightly toolchain).
+# Fuzzes every target for some seconds each (needs cargo-fuzz and a nightly toolchain).
 fuzz seconds="60":
-    cargo +nightly fuzz run --fuzz-dir fuzz --features libfuzzer messages -- -max_total_time={{seconds}}
+    fuzz/run {{seconds}}
+
+# Line coverage of the protocol crate by the fuzzing corpora alone (needs llvm-cov of rustc's LLVM).
+coverage:
+    fuzz/cover
