@@ -1,0 +1,2 @@
+#!/bin/bash -eu
+exec "$SRC/spice-migration/fuzz/oss-fuzz/build.sh"
