@@ -92,6 +92,10 @@ impl Seeds {
             state.encode(&mut data).expect("the buffer has room for all of it");
             self.add("state", &[&[channel], &data]);
         }
+        let header = LinkHeader::new(0).encode();
+        for text in ["", "sized-stream, lz4-compression,33", "3,none"] {
+            self.add("link", &[&[0], &header[..12], &(text.len() as u32).to_le_bytes(), text.as_bytes()]);
+        }
         for choice in 2..8 {
             for variant in 0..13 {
                 self.add("round_trip", &[&[choice, variant, variant], &filler]);

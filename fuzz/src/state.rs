@@ -1,7 +1,7 @@
 //! Migration data.
 
 use spice_migration::{
-    ChannelType, DecodeError, EncodeError,
+    ChannelType, DecodeError, EncodeError, List, ListItem,
     state::{State, SurfaceForm},
 };
 
@@ -33,17 +33,28 @@ pub(crate) fn check_use(codec: MigrationData, data: &[u8], for_target: ForTarget
                 _ => codec.magic().is_some(),
             };
         assert_eq!(usable.is_ok(), expected, "{form:?}: {usable:?}");
-        if usable.is_ok() {
-            assert_eq!(usable, decoded);
-        }
-        if let Ok(State::Display(display)) = usable {
-            let ids: Vec<u32> = match form {
-                SurfaceForm::Lossless => display.surfaces.lossless().unwrap().iter().map(|it| it.id).collect(),
-                SurfaceForm::Lossy => display.surfaces.lossy().unwrap().iter().map(|it| it.id).collect(),
-            };
-            assert_eq!(ids, surface_ids(data, entry_len).unwrap());
+        assert!(usable.is_err() || usable == decoded, "{usable:?}, {decoded:?}");
+        match usable {
+            Ok(State::Display(display)) => {
+                let entries = match form {
+                    SurfaceForm::Lossless => wire(display.surfaces.lossless().unwrap()),
+                    SurfaceForm::Lossy => wire(display.surfaces.lossy().unwrap()),
+                };
+                assert!(display.surfaces.entries.0.starts_with(&entries), "{display:?}");
+                assert_eq!(entries.len(), entry_len * usize::try_from(display.surfaces.count).unwrap());
+            }
+            Ok(_) => {}
+            Err(error) => {
+                assert!(usize::try_from(error.offset).unwrap() <= data.len(), "{error}");
+                assert!(decoded.is_ok() || Err(error) == decoded, "{error}, {decoded:?}");
+            }
         }
     }
+}
+
+/// Each entry, read and written.
+fn wire<T: ListItem>(list: List<'_, T>) -> Vec<u8> {
+    list.iter().flat_map(|entry| entry.to_wire().as_ref().to_vec()).collect()
 }
 
 type ForTarget = for<'a> fn(ChannelType, SurfaceForm, &'a [u8]) -> Result<State<'a>, DecodeError>;

@@ -6,6 +6,7 @@ use std::fs;
 
 use spice_migration::{
     ClientMessage, ServerMessage,
+    caps::DisplayCapability,
     limits::{MAX_BODY, MAX_CAPABILITY_WORDS, MAX_LINK_BODY, MAX_SUB_MESSAGES, MAX_TEXT},
     link::{LINK_MESSAGE_LEN, LINK_REPLY_LEN, MAGIC},
     state::MAX_SURFACES,
@@ -31,6 +32,9 @@ fn dictionary() -> String {
     }
     for row in ServerMessage::TABLE.iter().chain(ClientMessage::TABLE) {
         add(&row.id.to_le_bytes(), row.c_name);
+    }
+    for name in DisplayCapability::KNOWN.iter().filter_map(|known| known.name()) {
+        add(name.as_bytes(), name);
     }
     let number = |number: usize| u32::try_from(number).unwrap();
     let numbers = [
