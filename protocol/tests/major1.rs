@@ -3,7 +3,8 @@
 use arbitrary::{Arbitrary, Unstructured};
 use proptest::prelude::*;
 use spice_migration::{
-    ChannelType, Data, DecodeError, Fault, Text,
+    ChannelType, Data, DecodeError, EncodeError, Fault, Text,
+    frame::{self, Frame, Header, HeaderKind},
     link::LinkHeader,
     major1::{
         ClientMessage, MigrateBegin, MigrateBeginWithKey, MigrateSwitchHost, MouseMode, MouseModeRequest,
@@ -103,6 +104,25 @@ fn faults_are_those_of_major_2() {
     let message = "SPICE_MSG_MAIN_MIGRATE_BEGIN";
     assert_eq!(error, DecodeError { message, field: "host", offset: 4, fault: Fault::OffsetInFixedPart });
     assert_eq!(LinkHeader { major_version: VERSION_MAJOR, ..LinkHeader::new(18) }.encode()[4..8], [1, 0, 0, 0]);
+}
+
+#[test]
+fn a_message_is_framed_like_any_other() {
+    let message = ServerMessage::MouseMode(MouseMode { supported_modes: 3, current_mode: 2 });
+    let body = [3, 0, 0, 0, 2, 0, 0, 0];
+    for kind in [HeaderKind::Mini, HeaderKind::Full] {
+        let needed = kind.len() + body.len();
+        let mut out = vec![0xaa; needed];
+        assert_eq!(frame::encode(kind, 9, &message, &mut out), Ok(needed));
+        let header = Header { serial: 9, id: 105, size: 8, sub_list: 0 };
+        assert_eq!(frame::cut(kind, &out, 9, 8), Ok(Some((Frame { header, body: &body }, needed))));
+        for room in [0, kind.len(), needed - 1] {
+            assert_eq!(frame::encode(kind, 9, &message, &mut out[..room]), Err(EncodeError::BufferTooSmall { needed }));
+        }
+        let mut roomy = vec![0xaa; needed + 1];
+        assert_eq!(frame::encode(kind, 9, &message, &mut roomy), Ok(needed));
+        assert_eq!(roomy.last(), Some(&0xaa));
+    }
 }
 
 proptest! {

@@ -235,10 +235,39 @@ fn link_headers_and_bodies_check_magic_sizes_counts_and_offsets() {
 }
 
 #[test]
+fn a_link_message_has_as_many_words_as_the_limit_of_either_kind_or_none() {
+    let words = vec![[7, 0, 0, 0]; 1024];
+    let all = CapabilityWords::new(&words);
+    for (common, channel) in
+        [(all, CapabilityWords::default()), (CapabilityWords::default(), all), (all, all), Default::default()]
+    {
+        let mut body = vec![0; 18];
+        body[6..10].copy_from_slice(&u32::try_from(common.as_wire().len()).unwrap().to_le_bytes());
+        body[10..14].copy_from_slice(&u32::try_from(channel.as_wire().len()).unwrap().to_le_bytes());
+        let offset = if common == channel && common != all { 0u32 } else { 18 };
+        body[14..18].copy_from_slice(&offset.to_le_bytes());
+        body.extend(common.as_wire().iter().chain(channel.as_wire()).flatten());
+        let decoded = LinkMessage::decode(&body).unwrap();
+        assert_eq!(decoded.capabilities, Capabilities { common, channel });
+    }
+    let few = CapabilityWords::new(&words[..1]);
+    let decoded = LinkMessage::decode(b"\0\0\0\0\x01\0\0\0\0\0\x01\0\0\0\x13\0\0\0-\x07\0\0\0").unwrap();
+    assert_eq!(decoded.capabilities, Capabilities { common: CapabilityWords::default(), channel: few });
+    assert_eq!(format!("{:?}", CapabilityWords::new(&words[..2])), "[0x7, 0x7]");
+}
+
+#[test]
+fn the_limits_are_as_documented() {
+    assert_eq!(limits::MAX_BODY, 67_108_864);
+    assert_eq!((limits::MAX_LINK_BODY, limits::MAX_TEXT), (4096, 4096));
+}
+
+#[test]
 fn capability_numbers_and_names_are_those_of_spice_protocol() {
     assert_eq!(MainCapability::SEAMLESS_MIGRATE.bit(), 3);
     assert_eq!(MainCapability::SEMI_SEAMLESS_MIGRATE.to_string(), "semi-seamless-migrate");
     assert_eq!(spice_migration::caps::word(MainCapability::KNOWN), 0x0f);
+    assert_eq!(spice_migration::caps::word(&[MainCapability::SEAMLESS_MIGRATE; 2]), 8);
     assert_eq!(spice_migration::caps::word(CommonCapability::KNOWN), 0x0f);
     let words = [[0; 4], 0x8000_0002u32.to_le_bytes()];
     assert_eq!(CapabilityWords::new(&words).bits().collect::<Vec<_>>(), [33, 63]);
@@ -277,6 +306,11 @@ fn the_tables_are_in_order_and_complete() {
 #[test]
 fn a_header_that_announces_too_much_ends_the_stream() {
     let mut deframer = Deframer::new(HeaderKind::Mini).with_limit(10);
+    deframer.push(&[1, 0, 10, 0, 0, 0]);
+    assert_eq!(deframer.next_frame(), Ok(None), "the limit itself is allowed");
+    assert_eq!(deframer.pending(), 6);
+    deframer.push(&[0; 10]);
+    assert!(deframer.next_frame().unwrap().is_some());
     deframer.push(&[1, 0, 11, 0, 0, 0]);
     assert_eq!(deframer.next_frame().unwrap_err().size, 11);
     assert_eq!(deframer.next_frame().unwrap_err().limit, 10, "it stays refused");

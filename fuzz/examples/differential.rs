@@ -130,7 +130,7 @@ fn run_unnamed_ids(channel: ChannelType) -> Tally {
 fn print(bodies: u64, tallies: &[Tally], unnamed: &[(ChannelType, Tally)]) {
     println!("# Held against spice-common\n");
     println!(
-        "Printed by `cargo run --release -p spice-migration-fuzz --features spice-common --bin differential -- --bodies {bodies}`, \
+        "Printed by `cargo run --release -p spice-migration-fuzz --features spice-common --example differential -- --bodies {bodies}`, \
          with the C code of the source package {SOURCE_PACKAGE}.\n"
     );
     println!(
