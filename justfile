@@ -1,7 +1,7 @@
 # One recipe per check. `.ci/run` does the same without needing just.
 
 # Everything that CI runs, but for the installation of packages.
-ci: format lint docs test deny
+ci: format lint docs deny features test differential run instructions (fuzz "5")
 
 # The sources are formatted.
 format:
@@ -10,13 +10,19 @@ format:
 # Clippy has nothing to say.
 lint:
     cargo clippy --workspace --all-targets -- -D warnings
-    cargo clippy -p spice-migration --no-default-features -- -D warnings
 
 # The documentation builds without warnings.
 docs:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
-# All tests. Those that need QEMU say so where it is missing.
+# The protocol crate builds and passes its tests with every set of features.
+features:
+    for features in "" alloc std arbitrary alloc,arbitrary std,arbitrary; do \
+        cargo test -p spice-migration --no-default-features --features "$features" --lib \
+            --test capabilities --test captures --test major1 --test messages --test state --test sub_messages || exit 1; \
+    done
+
+# All tests. Those that need QEMU, tshark or a nightly toolchain say so where it is missing.
 test:
     cargo test --workspace
 
@@ -36,6 +42,14 @@ run:
 run-qemu:
     cargo run --release -p spice-conformance -- run --qemu
 
+# The protocol crate against spice-common's C code (after fuzz/spice-common/fetch).
+differential bodies="20000":
+    cargo run --release -p spice-migration-fuzz --features spice-common --example differential -- --bodies {{bodies}}
+
+# Our instruction counts against the committed ones, the hand-written limit and C (needs valgrind and fuzz/spice-common/fetch).
+instructions *arguments="--check":
+    cargo run --release -p spice-migration-benches --features spice-common --bin instructions -- {{arguments}}
+
 # The benchmarks.
 bench:
     cargo bench -p spice-migration-benches
@@ -47,3 +61,7 @@ fuzz seconds="60":
 # Line coverage of the protocol crate by the fuzzing corpora alone (needs llvm-cov of rustc's LLVM).
 coverage:
     fuzz/cover
+
+# Mutants of the protocol crate that no test notices (needs cargo-mutants).
+mutants:
+    PROPTEST_CASES=64 cargo mutants -p spice-migration -j2
