@@ -4,16 +4,16 @@ use std::collections::BTreeSet;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
 use spice_migration::{
-    DecodeError, EncodeError, Fault,
+    ChannelType, DecodeError, EncodeError, Fault,
     caps::{
         Capability, CapabilitySet, CapabilityWords, CommonCapability, DisplayCapability, InputsCapability,
         MainCapability, PlaybackCapability, RecordCapability, SpicevmcCapability, name,
     },
     limits::{MAX_CAPABILITY_WORDS, MAX_LINK_BODY},
-    link::{Capabilities, ChannelType, LINK_HEADER_LEN, LinkHeader, LinkMessage, LinkReply, MAGIC},
+    link::{Capabilities, LINK_HEADER_LEN, LinkHeader, LinkMessage, LinkReply, MAGIC},
 };
 
-use crate::codec::{Codec, check};
+use crate::codec::{Codec, check, encoded};
 use crate::layout::{Kind, Layout, u32_at};
 
 /// A link header and what follows it. Input: a byte whose lowest bit says whether a server sent it, then the bytes as they are sent.
@@ -21,7 +21,7 @@ use crate::layout::{Kind, Layout, u32_at};
 ///
 /// # Panics
 /// - The header is refused for another reason than its magic or its size, is not refused for them, or is encoded to other bytes.
-/// - As `codec::check` says.
+/// - As `codec::check` says. With a header before it, the body is encoded to something else than both by themselves.
 /// - A set of capabilities is not the set of the bits in its words: it has others, loses some in its text form or when it is combined
 ///   with another set, or two equal sets have different hashes.
 pub fn link(input: &[u8]) {
@@ -36,11 +36,13 @@ pub fn link(input: &[u8]) {
     if shape & 1 == 0 {
         check(&Message, body);
         if let Ok(message) = LinkMessage::decode(body) {
+            check_with_header(&encoded(&Message, &message), |out| message.encode_with_header(out));
             check_capabilities(message.channel_type, message.capabilities);
         }
     } else {
         check(&Reply, body);
         if let Ok(reply) = LinkReply::decode(body) {
+            check_with_header(&encoded(&Reply, &reply), |out| reply.encode_with_header(out));
             check_capabilities(ChannelType(shape >> 1), reply.capabilities);
         }
     }
@@ -139,6 +141,18 @@ pub(crate) fn check_header(
         }
         Err(other) => panic!("{other}"),
     }
+}
+
+/// `encode` writes this body with a header before it.
+fn check_with_header(body: &[u8], encode: impl Fn(&mut [u8]) -> Result<usize, EncodeError>) {
+    let header = LinkHeader::new(u32::try_from(body.len()).unwrap()).encode();
+    let needed = header.len() + body.len();
+    for short in [0, header.len(), needed - 1] {
+        assert_eq!(encode(&mut vec![0; short]), Err(EncodeError::BufferTooSmall { needed }));
+    }
+    let mut out = vec![0xaa; needed];
+    assert_eq!(encode(&mut out), Ok(needed));
+    assert_eq!(out, [&header, body].concat());
 }
 
 fn check_capabilities(channel: ChannelType, Capabilities { common, channel: own }: Capabilities<'_>) {
