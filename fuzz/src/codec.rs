@@ -107,7 +107,10 @@ fn check_error<C: Codec>(codec: &C, layout: &Layout, body: &[u8], error: DecodeE
     assert!(offset <= body.len(), "{error}, of {} bytes", body.len());
     assert_eq!(error.fault == Fault::Truncated, body.len() < layout.fixed_len, "{error}, of {} bytes", body.len());
     match error.fault {
-        Fault::Truncated => {}
+        Fault::LimitExceeded if error.field == "end" => {
+            let length = body.len();
+            assert!(length > offset, "{error}, of {length} bytes");
+        }
         Fault::TrailingBytes => {
             assert_eq!(error.field, "end");
             assert!(codec.decode(&body[..offset]).is_ok(), "{error}, but without them it does not decode");

@@ -38,7 +38,7 @@ impl Case {
             for direction in [Direction::FromServer, Direction::FromClient] {
                 for channel in [ChannelType::MAIN, ChannelType::CURSOR] {
                     let rows = table(direction).iter();
-                    let carried = rows.filter(|row| channel == ChannelType::MAIN || row.section == Section::base);
+                    let carried = rows.filter(|row| channel == ChannelType::MAIN || row.section == Section::Base);
                     all.extend(carried.map(|row| Case { direction, channel, id: row.id }));
                 }
             }

@@ -161,7 +161,11 @@ impl Layout {
                 },
                 _ if field.name != name => {}
                 Kind::Text(place) | Kind::OptionalText(place) => {
-                    offsets.extend([at, u32_at(body, field.offset + place.offset)]);
+                    offsets.push(at);
+                    // A body that is cut here has no string to say anything about.
+                    if body.len() >= self.fixed_len {
+                        offsets.push(u32_at(body, field.offset + place.offset));
+                    }
                 }
                 _ => offsets.push(at),
             }

@@ -67,6 +67,10 @@ impl Codec for Message {
         Layout::new("SpiceLinkMess", &fields)
     }
 
+    fn fields_agree(&self, body: &[u8]) -> bool {
+        body.len() <= usize::try_from(MAX_LINK_BODY).unwrap()
+    }
+
     fn decode<'a>(&self, body: &'a [u8]) -> Result<LinkMessage<'a>, DecodeError> {
         LinkMessage::decode(body)
     }
@@ -94,6 +98,10 @@ impl Codec for Reply {
     fn layout(&self) -> Layout {
         let fields = [("error", Kind::Any(4)), ("public_key", Kind::Any(162)), ("capabilities", Kind::Words)];
         Layout::new("SpiceLinkReply", &fields)
+    }
+
+    fn fields_agree(&self, body: &[u8]) -> bool {
+        body.len() <= usize::try_from(MAX_LINK_BODY).unwrap()
     }
 
     fn decode<'a>(&self, body: &'a [u8]) -> Result<LinkReply<'a>, DecodeError> {

@@ -2,7 +2,7 @@
 
 use spice_migration::{
     ChannelType, DecodeError, EncodeError, List, ListItem,
-    state::{State, SurfaceForm},
+    state::{JpegWanCompression, State},
 };
 
 use crate::codec::{Codec, check};
@@ -12,33 +12,39 @@ use crate::layout::{Kind, Layout, Place, SIZE_FIRST, u32_at};
 ///
 /// # Panics
 /// - As `codec::check` says: a target would take data that no source can have had, or refuse what a source sends.
-/// - `State::for_target` accepts what does not decode, or a list of surfaces with an id that is too large or comes twice, or refuses
-///   another.
+/// - `State::for_target` accepts what does not decode, a list of surfaces with an id that is too large or comes twice, a device that is
+///   not connected, or all of a card's message, or refuses anything else.
 pub fn state(input: &[u8]) {
     let [channel, data @ ..] = input else { return };
     let channel = ChannelType(*channel);
     let codec = MigrationData { channel };
     check(&codec, data);
-    check_use(codec, data, |channel, form, data| State::for_target(channel, form, data));
+    check_use(codec, data, |channel, compression, data| State::for_target(channel, compression, data));
 }
 
 /// `for_target` is [`State::for_target`], or one that does something wrong.
 pub(crate) fn check_use(codec: MigrationData, data: &[u8], for_target: ForTarget) {
     let decoded = codec.decode(data);
-    for (form, entry_len) in [(SurfaceForm::Lossless, 4), (SurfaceForm::Lossy, 20)] {
-        let usable = for_target(codec.channel, form, data);
+    for compression in [JpegWanCompression::Never, JpegWanCompression::Auto, JpegWanCompression::Always] {
+        let usable = for_target(codec.channel, compression, data);
+        let lossy = compression == JpegWanCompression::Always
+            || compression == JpegWanCompression::Auto && data.get(LOW_BANDWIDTH) == Some(&1);
+        let entry_len = if lossy { 20 } else { 4 };
         let expected = decoded.is_ok()
-            && match codec.channel {
-                ChannelType::DISPLAY => surfaces_are_usable(data, entry_len),
-                _ => codec.magic().is_some(),
+            && match codec.magic().as_ref() {
+                Some(b"DCMD") => surfaces_are_usable(data, entry_len),
+                Some(b"SVMD") => data[CONNECTED] == 1,
+                Some(b"SCMD") => is_part_of_a_card_message(data),
+                magic => magic.is_some(),
             };
-        assert_eq!(usable.is_ok(), expected, "{form:?}: {usable:?}");
+        assert_eq!(usable.is_ok(), expected, "{compression:?}: {usable:?}");
         assert!(usable.is_err() || usable == decoded, "{usable:?}, {decoded:?}");
         match usable {
             Ok(State::Display(display)) => {
-                let entries = match form {
-                    SurfaceForm::Lossless => wire(display.surfaces.lossless().unwrap()),
-                    SurfaceForm::Lossy => wire(display.surfaces.lossy().unwrap()),
+                let entries = if lossy {
+                    wire(display.surfaces.lossy().unwrap())
+                } else {
+                    wire(display.surfaces.lossless().unwrap())
                 };
                 assert!(display.surfaces.entries.0.starts_with(&entries), "{display:?}");
                 assert_eq!(entries.len(), entry_len * usize::try_from(display.surfaces.count).unwrap());
@@ -52,12 +58,27 @@ pub(crate) fn check_use(codec: MigrationData, data: &[u8], for_target: ForTarget
     }
 }
 
+/// Where a display's data has its flag, and a device's.
+const LOW_BANDWIDTH: usize = 16;
+const CONNECTED: usize = 12;
+/// Where a smartcard's data has the size and the pointer of what was read.
+const READ: usize = 34;
+
+/// What was read of the device's message is less than the message, whose header of 12 bytes ends in the length of the rest.
+fn is_part_of_a_card_message(data: &[u8]) -> bool {
+    let (size, pointer) = (u32_at(data, READ), usize::try_from(u32_at(data, READ + 4)).unwrap());
+    size < 12 || {
+        let length = u32::from_be_bytes(data[pointer + 8..pointer + 12].try_into().unwrap());
+        u64::from(size) < 12 + u64::from(length)
+    }
+}
+
 /// Each entry, read and written.
 fn wire<T: ListItem>(list: List<'_, T>) -> Vec<u8> {
     list.iter().flat_map(|entry| entry.to_wire().as_ref().to_vec()).collect()
 }
 
-type ForTarget = for<'a> fn(ChannelType, SurfaceForm, &'a [u8]) -> Result<State<'a>, DecodeError>;
+type ForTarget = for<'a> fn(ChannelType, JpegWanCompression, &'a [u8]) -> Result<State<'a>, DecodeError>;
 
 /// The migration data of a channel of this type.
 #[derive(Clone, Copy)]
@@ -112,9 +133,9 @@ impl Codec for MigrationData {
                     ("message_header_done", FLAG),
                     ("message_header", Kind::Data(SIZE_FIRST, 19)),
                     ("message_remaining", Kind::Any(4)),
-                    ("filter_result", Kind::Any(1)),
+                    ("filter_result", Kind::AtMost(1, 3)),
                     ("client_message_remaining", Kind::Any(4)),
-                    ("client_filter_result", Kind::Any(1)),
+                    ("client_filter_result", Kind::AtMost(1, 3)),
                 ];
                 Layout::new("SpiceMigrateDataMain", &[&device[..], &agent].concat())
             }

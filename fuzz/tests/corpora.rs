@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 use spice_migration::{
     ChannelType, ClientMessage, Fault, ServerMessage,
-    state::{State, SurfaceForm},
+    state::{JpegWanCompression, State},
 };
 use spice_migration_fuzz::ORACLES;
 
@@ -99,8 +99,8 @@ fn the_corpora_have_every_fault_of_messages_and_migration_data() {
     }
     for (_, input) in inputs("state") {
         let [channel, data @ ..] = &input[..] else { continue };
-        for form in [SurfaceForm::Lossless, SurfaceForm::Lossy] {
-            let state = State::for_target(ChannelType(*channel), form, data);
+        for compression in [JpegWanCompression::Never, JpegWanCompression::Always] {
+            let state = State::for_target(ChannelType(*channel), compression, data);
             faults.extend(state.err().map(|error| format!("{:?}", error.fault)));
         }
     }

@@ -12,7 +12,7 @@ use spice_migration::caps::MainCapability;
 use spice_migration::frame::{self, HeaderKind};
 use spice_migration::link::{LinkHeader, LinkMessage, LinkReply};
 use spice_migration::message::Message;
-use spice_migration::state::{State, SurfaceForm};
+use spice_migration::state::{JpegWanCompression, State};
 use spice_migration::sub_message::{self, SubMessage, SubMessages};
 use spice_migration::{ChannelType, ClientMessage, ServerMessage, major1};
 
@@ -29,7 +29,8 @@ extern "C" fn _start() -> ! {
         let input = black_box([0u8; 256]);
         let bytes = input.get(..black_box(256)).unwrap_or_default();
         let (channel, id, number) = (ChannelType(black_box(1)), black_box(1u16), black_box(1u32));
-        let surfaces = if black_box(true) { SurfaceForm::Lossless } else { SurfaceForm::Lossy };
+        let compression =
+            [JpegWanCompression::Never, JpegWanCompression::Auto, JpegWanCompression::Always].get(black_box(1));
         let headers = if black_box(true) { HeaderKind::Mini } else { HeaderKind::Full };
 
         link_stage(bytes, &mut out);
@@ -41,7 +42,7 @@ extern "C" fn _start() -> ! {
         message(ClientMessage::decode(channel, id, bytes).ok(), headers, &mut out);
         message(major1::ServerMessage::decode(channel, number, id, bytes).ok(), headers, &mut out);
         message(major1::ClientMessage::decode(channel, id, bytes).ok(), headers, &mut out);
-        if let Ok(state) = State::for_target(channel, surfaces, bytes) {
+        if let Ok(state) = State::for_target(channel, *compression.unwrap_or(&JpegWanCompression::Auto), bytes) {
             black_box(state.encode(&mut out).is_ok());
         }
         black_box(&out);

@@ -90,13 +90,14 @@ impl core::error::Error for DecodeError {}
 
 /// Why a value was not encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum EncodeError {
     /// The buffer holds fewer bytes than the message needs.
     BufferTooSmall {
         /// How many bytes the message needs.
         needed: usize,
     },
-    /// The body would exceed [`MAX_BODY`](crate::limits::MAX_BODY), or a link message its limits.
+    /// The body would exceed [`MAX_BODY`](crate::limits::MAX_BODY), a link message its limits, or a list what its count can say.
     TooLong,
 }
 

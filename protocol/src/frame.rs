@@ -139,7 +139,7 @@ pub(crate) fn encode_in_steps(
 pub struct Frame<'a> {
     /// Its header; the serial is counted where it is not on the wire.
     pub header: Header,
-    /// Its body, sub-messages included.
+    /// Its body, sub-messages included: see [`Self::message_body`].
     pub body: &'a [u8],
 }
 
@@ -155,6 +155,17 @@ impl<'a> Frame<'a> {
                 SubMessages::decode(self.body, offset).map(Some)
             }
             _ => Ok(None),
+        }
+    }
+
+    /// The body for [`ServerMessage::decode`]: without the sub-messages and their list, which are not the message's own.
+    ///
+    /// # Errors
+    /// As [`Self::sub_messages`].
+    pub fn message_body(&self) -> Result<&'a [u8], DecodeError> {
+        match self.header.sub_list {
+            0 => Ok(self.body),
+            offset => SubMessages::decode(self.body, offset).map(SubMessages::carrier_body),
         }
     }
 }

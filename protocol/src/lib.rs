@@ -156,4 +156,4 @@ mod wire;
 pub use channel::ChannelType;
 pub use error::{DecodeError, EncodeError, Fault};
 pub use message::{ClientMessage, Destination, ServerMessage};
-pub use wire::{Data, List, ListItem, Text};
+pub use wire::{Data, List, ListItem, Text, WireArray};

@@ -9,9 +9,9 @@ pub const MAX_LINK_BODY: u32 = 4096;
 /// `SPICE_LINK_ERR_INVALID_DATA`, so a 32-bit product cannot overflow.
 pub const MAX_CAPABILITY_WORDS: u32 = 1024;
 
-/// Largest message body, in bytes. No peer states one; this is about an uncompressed 32-bit image of 4096 x 4096 pixels. The
-/// main channel's own messages stay far below.
-pub const MAX_BODY: u32 = 64 * 1024 * 1024;
+/// Largest message body, in bytes: the most that is encoded, and what a `Deframer` takes unless it is told otherwise. No peer states
+/// one; an uncompressed 32-bit image of 7680 x 4320 pixels has half of it. The main channel's own messages stay far below.
+pub const MAX_BODY: u32 = 256 * 1024 * 1024;
 
 /// Longest host name or certificate subject, in bytes without the NUL. A DNS name has at most 253, a Proxmox proxy ticket
 /// a few hundred; X.509 sets no bound, so this one is ours.

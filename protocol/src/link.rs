@@ -12,7 +12,7 @@ use crate::caps::CapabilityWords;
 use crate::channel::ChannelType;
 use crate::error::{DecodeError, EncodeError, Fault};
 use crate::limits;
-use crate::wire::{self, At, Field, Located, Tail, TailWriter, open_enum, wire_struct};
+use crate::wire::{self, At, Field, FieldLayout, Located, Tail, TailWriter, open_enum, wire_struct};
 
 /// The first bytes of every link header, `SPICE_MAGIC`.
 pub const MAGIC: [u8; 4] = *b"REDQ";
@@ -129,6 +129,12 @@ impl Field for Capabilities<'static> {
     const LAYOUT: &'static str = "u32 number of common and of channel words, u32 offset of the words";
     const BY_OFFSET: bool = true;
 
+    fn describe(at: At, show: &mut dyn FnMut(FieldLayout)) {
+        for (name, place) in [("num_common_caps", 0), ("num_channel_caps", 4), ("caps_offset", 8)] {
+            u32::describe(At { field: name, offset: at.offset.saturating_add(place) }, show);
+        }
+    }
+
     fn decode<'a>(at: At, slot: &[u8], tail: &mut Tail<'a>) -> Result<Capabilities<'a>, Located> {
         let common_at = At { field: "num_common_caps", ..at };
         let channel_at = At { field: "num_channel_caps", offset: at.offset.saturating_add(4) };
@@ -160,7 +166,8 @@ impl Field for Capabilities<'static> {
     }
 
     fn tail_len(value: Capabilities<'_>) -> usize {
-        value.common.as_wire().as_flattened().len().saturating_add(value.channel.as_wire().as_flattened().len())
+        let bytes = |words: CapabilityWords<'_>| words.as_wire().as_flattened().len().min(wire::TOO_LONG);
+        bytes(value.common).saturating_add(bytes(value.channel))
     }
 
     fn encode(value: Capabilities<'_>, slot: &mut [u8], tail: &mut TailWriter<'_>) {
@@ -169,8 +176,7 @@ impl Field for Capabilities<'static> {
         let offset = tail.put(common.as_flattened());
         tail.put(channel.as_flattened());
         let ([num_common, num_channel, caps_offset], []) = slot.as_chunks_mut::<4>() else { return };
-        // INVARIANT: a link message is at most MAX_LINK_BODY long, so its counts fit.
-        let number = |length: usize| u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes();
+        let number = |length| wire::slot_len(length).to_le_bytes();
         *num_common = number(common.len());
         *num_channel = number(channel.len());
         *caps_offset = number(if common.is_empty() && channel.is_empty() { 0 } else { offset });
@@ -224,8 +230,12 @@ macro_rules! link_body {
             /// Decodes what follows the link header. Borrows from `body`; allocates nothing.
             ///
             /// # Errors
-            /// When the bytes are too few or a count or offset leads beyond them or the limits.
+            /// When the bytes are too few or too many, or a count or offset leads beyond them or the limits.
             pub fn decode(body: &'a [u8]) -> Result<Self, DecodeError> {
+                let limit = wire::index(limits::MAX_LINK_BODY);
+                if body.len() > limit {
+                    return Err(At { field: "end", offset: limit }.fault(Fault::LimitExceeded).in_message($c_name));
+                }
                 wire::decode_body::<$Name<'static>, { $length }>($c_name, body)
             }
 

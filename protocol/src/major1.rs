@@ -26,6 +26,7 @@ pub const VERSION_MAJOR: u32 = 1;
 
 /// What a server of major 1 sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum ServerMessage<'a> {
     /// MIGRATE_BEGIN of minor 0.
     MigrateBegin(MigrateBegin<'a>),
@@ -41,6 +42,7 @@ pub enum ServerMessage<'a> {
 
 /// What a client of major 1 sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum ClientMessage<'a> {
     /// MOUSE_MODE_REQUEST.
     MouseModeRequest(MouseModeRequest),

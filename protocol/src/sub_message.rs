@@ -5,7 +5,9 @@
 //! spice-server 0.15.1 puts the one that is to be processed first last. [`Frame::sub_messages`](crate::frame::Frame::sub_messages)
 //! finds the list of either kind.
 //!
-//! spice-gtk 0.42 follows these offsets without checking any (`spice_channel_recv_msg`).
+//! A sub-message ends where its size says, or before that where the next one, the list or the body's end comes: spice-server 0.15.1
+//! announces the size of its structs in memory, which is more than it writes (`marshal_sub_msg_inval_list_wait`), and spice-gtk
+//! 0.42 reads what the message's own fields ask for. spice-gtk checks no offset (`spice_channel_recv_msg`).
 //!
 //! ```
 //! use spice_migration::sub_message::SubMessages;
@@ -21,7 +23,7 @@
 
 use core::ops::Range;
 
-use crate::wire::{At, TailWriter, index};
+use crate::wire::{At, TailWriter, index, slot_len};
 use crate::{DecodeError, EncodeError, Fault, limits};
 
 /// Length of a sub-message's header in bytes: type and size.
@@ -31,8 +33,8 @@ const HEADER_LEN: usize = 6;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SubMessages<'a> {
     body: &'a [u8],
+    list_start: usize,
     offsets: &'a [[u8; 4]],
-    carrier_body: &'a [u8],
 }
 
 /// One message within another: `SpiceSubMessage`.
@@ -49,11 +51,11 @@ impl<'a> SubMessages<'a> {
     /// square of the list's length, which [`MAX_SUB_MESSAGES`](limits::MAX_SUB_MESSAGES) bounds.
     ///
     /// # Errors
-    /// When the list or a sub-message reaches beyond the body, when any two of them overlap, or when there are too many.
+    /// When the list or a sub-message's header reaches beyond the body or into another one, or when there are too many.
     pub fn decode(body: &'a [u8], offset: u32) -> Result<Self, DecodeError> {
         let fault = |field, at, fault| At { field, offset: at }.fault(fault).in_message("SpiceSubMessageList");
         let list_start = index(offset);
-        let list = body.get(list_start..).ok_or_else(|| fault("sub_list", list_start, Fault::OutOfBounds))?;
+        let list = body.get(list_start..).ok_or_else(|| fault("sub_list", body.len(), Fault::OutOfBounds))?;
         let (count, list) = list.split_first_chunk().ok_or_else(|| fault("size", list_start, Fault::Truncated))?;
         let count = usize::from(u16::from_le_bytes(*count));
         if count > limits::MAX_SUB_MESSAGES {
@@ -61,28 +63,26 @@ impl<'a> SubMessages<'a> {
         }
         let offsets = list.as_chunks().0.get(..count).ok_or_else(|| fault("size", list_start, Fault::OutOfBounds))?;
 
-        let list_range = list_start..list_start.saturating_add(2).saturating_add(offsets.as_flattened().len());
-        let mut first = list_range.start;
-        for (position, offset) in offsets.iter().enumerate() {
-            let start = index(u32::from_le_bytes(*offset));
-            let Some((_, range)) = at(body, start) else {
-                return Err(fault("sub_messages", start, Fault::OutOfBounds));
-            };
-            let earlier = offsets.iter().take(position);
-            let mut others = earlier.filter_map(|other| at(body, index(u32::from_le_bytes(*other))));
-            if overlap(&range, &list_range) || others.any(|(_, other)| overlap(&range, &other)) {
-                return Err(fault("sub_messages", start, Fault::Overlap));
+        let slots = list_start.saturating_add(2);
+        let list_range = list_start..slots.saturating_add(offsets.as_flattened().len());
+        for (position, start) in starts(offsets).enumerate() {
+            let header = start..start.saturating_add(HEADER_LEN);
+            let slot = slots.saturating_add(position.saturating_mul(4));
+            if header.end > body.len() {
+                return Err(fault("sub_messages", slot, Fault::OutOfBounds));
             }
-            first = first.min(start);
+            let mut earlier = starts(offsets).take(position);
+            if overlap(&header, &list_range) || earlier.any(|other| start.abs_diff(other) < HEADER_LEN) {
+                return Err(fault("sub_messages", slot, Fault::Overlap));
+            }
         }
-        Ok(Self { body, offsets, carrier_body: body.get(..first).unwrap_or_default() })
+        Ok(Self { body, list_start, offsets })
     }
 
     /// The sub-messages in the order in which they are processed.
     pub fn iter(self) -> impl Iterator<Item = SubMessage<'a>> {
-        self.offsets
-            .iter()
-            .filter_map(move |offset| at(self.body, index(u32::from_le_bytes(*offset))).map(|(it, _)| it))
+        // INVARIANT: `decode` has seen that every header is there.
+        starts(self.offsets).filter_map(move |start| self.at(start))
     }
 
     /// How many there are.
@@ -99,9 +99,23 @@ impl<'a> SubMessages<'a> {
 
     /// The body of the message that carries them: what stands before the first of them and their list.
     #[must_use]
-    pub const fn carrier_body(self) -> &'a [u8] {
-        self.carrier_body
+    pub fn carrier_body(self) -> &'a [u8] {
+        let first = starts(self.offsets).fold(self.list_start, usize::min);
+        self.body.get(..first).unwrap_or_default()
     }
+
+    fn at(self, start: usize) -> Option<SubMessage<'a>> {
+        let behind = starts(self.offsets).chain([self.list_start]).filter(|other| *other > start);
+        let next = behind.fold(self.body.len(), usize::min);
+        let (id, rest) = self.body.get(start..next)?.split_first_chunk()?;
+        let (size, rest) = rest.split_first_chunk()?;
+        let body = rest.get(..index(u32::from_le_bytes(*size))).unwrap_or(rest);
+        Some(SubMessage { id: u16::from_le_bytes(*id), body })
+    }
+}
+
+fn starts(offsets: &[[u8; 4]]) -> impl Iterator<Item = usize> + '_ {
+    offsets.iter().map(|offset| index(u32::from_le_bytes(*offset)))
 }
 
 /// Encodes `carrier_body`, behind it the sub-messages, and last their list, into the front of `out`. Returns the length of all,
@@ -173,18 +187,8 @@ fn put_list(writer: &mut TailWriter<'_>, sub_messages: &[SubMessage<'_>], mut of
     }
 }
 
-/// INVARIANT: `room` bounds all lengths and offsets.
 fn number(length: usize) -> [u8; 4] {
-    u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes()
-}
-
-/// The sub-message at `start`, and the bytes that it occupies.
-fn at(body: &[u8], start: usize) -> Option<(SubMessage<'_>, Range<usize>)> {
-    let (id, rest) = body.get(start..)?.split_first_chunk()?;
-    let (size, rest) = rest.split_first_chunk()?;
-    let size = index(u32::from_le_bytes(*size));
-    let sub_message = SubMessage { id: u16::from_le_bytes(*id), body: rest.get(..size)? };
-    Some((sub_message, start..start.saturating_add(HEADER_LEN).saturating_add(size)))
+    slot_len(length).to_le_bytes()
 }
 
 fn overlap(one: &Range<usize>, other: &Range<usize>) -> bool {

@@ -235,30 +235,57 @@ fn link_headers_and_bodies_check_magic_sizes_counts_and_offsets() {
 }
 
 #[test]
-fn a_link_message_has_as_many_words_as_the_limit_of_either_kind_or_none() {
-    let words = vec![[7, 0, 0, 0]; 1024];
-    let all = CapabilityWords::new(&words);
-    for (common, channel) in
-        [(all, CapabilityWords::default()), (CapabilityWords::default(), all), (all, all), Default::default()]
-    {
-        let mut body = vec![0; 18];
-        body[6..10].copy_from_slice(&u32::try_from(common.as_wire().len()).unwrap().to_le_bytes());
-        body[10..14].copy_from_slice(&u32::try_from(channel.as_wire().len()).unwrap().to_le_bytes());
-        let offset = if common == channel && common != all { 0u32 } else { 18 };
-        body[14..18].copy_from_slice(&offset.to_le_bytes());
-        body.extend(common.as_wire().iter().chain(channel.as_wire()).flatten());
-        let decoded = LinkMessage::decode(&body).unwrap();
-        assert_eq!(decoded.capabilities, Capabilities { common, channel });
-    }
-    let few = CapabilityWords::new(&words[..1]);
-    let decoded = LinkMessage::decode(b"\0\0\0\0\x01\0\0\0\0\0\x01\0\0\0\x13\0\0\0-\x07\0\0\0").unwrap();
-    assert_eq!(decoded.capabilities, Capabilities { common: CapabilityWords::default(), channel: few });
+fn a_link_message_may_have_words_of_one_kind_or_none_anywhere_behind_its_fixed_part() {
+    let none = CapabilityWords::default();
+    let capabilities = |body: &[u8]| {
+        let capabilities = LinkMessage::decode(body).map(|message| message.capabilities);
+        capabilities.map(|it| (it.common.words().collect::<Vec<_>>(), it.channel.words().collect::<Vec<_>>()))
+    };
+    let body = |common: u32, channel: u32, offset: u32, words: &[u8]| {
+        let numbers = [common, channel, offset].map(u32::to_le_bytes);
+        [&[0, 0, 0, 0, 1, 0], numbers.as_flattened(), words].concat()
+    };
+    assert_eq!(capabilities(&body(0, 0, 0, b"")), Ok((vec![], vec![])));
+    assert_eq!(capabilities(&body(1, 0, 18, b"\x07\0\0\0")), Ok((vec![7], vec![])));
+    assert_eq!(capabilities(&body(0, 1, 19, b"-\x07\0\0\0")), Ok((vec![], vec![7])));
+    let fault = |common, channel| {
+        let error = capabilities(&body(common, channel, 18, b"\x07\0\0\0")).unwrap_err();
+        (error.field, error.offset, error.fault)
+    };
+    assert_eq!(fault(1024, 0), ("num_common_caps", 6, Fault::OutOfBounds));
+    assert_eq!(fault(1025, 0), ("num_common_caps", 6, Fault::LimitExceeded));
+    assert_eq!(fault(0, 1024), ("num_channel_caps", 10, Fault::OutOfBounds));
+    assert_eq!(fault(0, 1025), ("num_channel_caps", 10, Fault::LimitExceeded));
+    assert_eq!(LinkMessage::decode(&[0; 7]).unwrap_err().field, "num_common_caps");
+    assert_eq!(LinkMessage::decode(&[0; 17]).unwrap_err().field, "caps_offset");
+
+    let words = [[7, 0, 0, 0]; 1020];
+    let most = body(1019, 0, 18, words[..1019].as_flattened());
+    let message = LinkMessage::decode(&most).unwrap();
+    assert_eq!(message.capabilities, Capabilities { common: CapabilityWords::new(&words[..1019]), channel: none });
+    let mut out = vec![0; message.encoded_len()];
+    assert_eq!((message.encode(&mut out), out), (Ok(4094), most));
+    let error = LinkMessage::decode(&body(1020, 0, 18, words.as_flattened())).unwrap_err();
+    assert_eq!((error.field, error.offset, error.fault), ("end", 4096, Fault::LimitExceeded));
     assert_eq!(format!("{:?}", CapabilityWords::new(&words[..2])), "[0x7, 0x7]");
 }
 
 #[test]
+fn a_list_that_its_count_cannot_say_is_not_encoded() {
+    let wait = ChannelWait { channel_type: ChannelType::CURSOR, channel_id: 0, message_serial: 1 }.to_wire();
+    let waits = [wait; 256];
+    let message = |count: usize| {
+        ServerMessage::WaitForChannels(server::WaitForChannels { wait_list: List::new(&waits[..count]) })
+    };
+    let mut out = vec![0; 4096];
+    assert_eq!(message(255).encode(&mut out), Ok(1 + 255 * 10));
+    assert_eq!(message(256).encode(&mut out), Err(EncodeError::TooLong));
+    assert_eq!(frame::encode(HeaderKind::Mini, 1, &message(256), &mut out), Err(EncodeError::TooLong));
+}
+
+#[test]
 fn the_limits_are_as_documented() {
-    assert_eq!(limits::MAX_BODY, 67_108_864);
+    assert_eq!(limits::MAX_BODY, 268_435_456);
     assert_eq!((limits::MAX_LINK_BODY, limits::MAX_TEXT), (4096, 4096));
 }
 

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use spice_migration::{
     ChannelType, Data, Fault, List, ListItem,
     state::{
-        AgentToClient, CharDevice, Display, LossySurface, Main, PendingWrite, Rectangle, Smartcard, State, SurfaceForm,
-        Surfaces,
+        AgentToClient, CharDevice, Display, JpegWanCompression, LossySurface, Main, PendingWrite, Rectangle, Smartcard,
+        SpiceVmc, State, Surfaces,
     },
 };
 
@@ -38,7 +38,7 @@ fn a_smartcard_channel_has_two_pointers_that_count_from_the_magic() {
         read: Data(b"de"),
     });
     assert_eq!(state, expected);
-    assert_eq!(State::for_target(ChannelType::SMARTCARD, SurfaceForm::Lossless, SMARTCARD), Ok(expected));
+    assert_eq!(State::for_target(ChannelType::SMARTCARD, JpegWanCompression::Never, SMARTCARD), Ok(expected));
     assert_eq!(encoded(&state), SMARTCARD);
 }
 
@@ -109,7 +109,7 @@ fn surfaces_that_no_display_can_have_are_refused() {
         let entries: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
         let surfaces = Surfaces { count: u32::try_from(ids.len()).unwrap(), entries: Data(&entries) };
         let bytes = encoded(&State::Display(Display { surfaces, ..Display::default() }));
-        let checked = State::for_target(ChannelType::DISPLAY, SurfaceForm::Lossless, &bytes);
+        let checked = State::for_target(ChannelType::DISPLAY, JpegWanCompression::Never, &bytes);
         checked.map(|_| ()).map_err(|error| (error.offset, error.fault))
     };
     assert_eq!(with(&[0, 1023, 5]), Ok(()));
@@ -118,11 +118,11 @@ fn surfaces_that_no_display_can_have_are_refused() {
     assert_eq!(with(&(0..1024).collect::<Vec<_>>()), Ok(()));
     assert_eq!(with(&(0..1025).collect::<Vec<_>>()), Err((76, Fault::LimitExceeded)));
     let bytes = encoded(&State::Display(Display::default()));
-    assert!(State::for_target(ChannelType::DISPLAY, SurfaceForm::Lossy, &bytes).is_ok());
+    assert!(State::for_target(ChannelType::DISPLAY, JpegWanCompression::Always, &bytes).is_ok());
     let twice = [0; 40];
     let surfaces = Surfaces { count: 2, entries: Data(&twice) };
     let bytes = encoded(&State::Display(Display { surfaces, ..Display::default() }));
-    let error = State::for_target(ChannelType::DISPLAY, SurfaceForm::Lossy, &bytes).unwrap_err();
+    let error = State::for_target(ChannelType::DISPLAY, JpegWanCompression::Always, &bytes).unwrap_err();
     assert_eq!(error.fault, Fault::Duplicate);
 }
 
@@ -152,7 +152,7 @@ fn an_agents_message_cannot_have_been_read_before_its_chunk_header() {
 fn a_channel_without_known_state_keeps_its_bytes() {
     let state = State::decode(ChannelType::PLAYBACK, b"anything").unwrap();
     assert_eq!((state, encoded(&state).as_slice()), (State::Unknown(Data(b"anything")), &b"anything"[..]));
-    let error = State::for_target(ChannelType::PLAYBACK, SurfaceForm::Lossless, b"anything").unwrap_err();
+    let error = State::for_target(ChannelType::PLAYBACK, JpegWanCompression::Never, b"anything").unwrap_err();
     assert_eq!(error.to_string(), "migration data: data at byte 0: it must not be there");
 }
 
@@ -165,7 +165,7 @@ proptest! {
     ) {
         let bytes = [magic.as_slice(), &body].concat();
         if let Ok(state) = State::decode(channel, &bytes) {
-            let _ = State::for_target(channel, SurfaceForm::Lossy, &bytes);
+            let _ = State::for_target(channel, JpegWanCompression::Always, &bytes);
             let again = encoded(&state);
             prop_assert_eq!(State::decode(channel, &again), Ok(state));
         }
@@ -192,4 +192,59 @@ proptest! {
             return Ok(());
         };
     }
+}
+
+#[test]
+fn what_would_end_or_corrupt_a_target_is_not_for_it() {
+    let refused = |channel, state: State<'_>| {
+        let bytes = encoded(&state);
+        assert_eq!(State::decode(channel, &bytes), Ok(state), "its bytes are well-formed");
+        let used = State::for_target(channel, JpegWanCompression::Never, &bytes);
+        used.map(|_| ()).map_err(|error| (error.field, error.offset, error.fault))
+    };
+    let device = |connected| CharDevice { connected, ..CharDevice::default() };
+    let port = |connected| State::SpiceVmc(SpiceVmc { version: 1, device: device(connected) });
+    assert_eq!(refused(ChannelType::PORT, port(true)), Ok(()));
+    assert_eq!(refused(ChannelType::PORT, port(false)), Err(("connected", 12, Fault::Unexpected)));
+
+    let of_smartcard = |read: &[u8]| {
+        refused(ChannelType::SMARTCARD, State::Smartcard(Smartcard { read: Data(read), ..Smartcard::default() }))
+    };
+    assert_eq!(of_smartcard(b""), Ok(()), "also without a card");
+    assert_eq!(of_smartcard(&[0xff; 11]), Ok(()), "a header in part");
+    assert_eq!(of_smartcard(b"\0\0\0\0\0\0\0\0\0\0\x01\x02body"), Ok(()));
+    assert_eq!(of_smartcard(b"\0\0\0\0\0\0\0\0\0\0\0\x04bod"), Ok(()));
+    assert_eq!(of_smartcard(b"\0\0\0\0\0\0\0\0\0\0\0\x04body"), Err(("read", 34, Fault::LimitExceeded)));
+    assert_eq!(of_smartcard(&[0; 12]), Err(("read", 34, Fault::LimitExceeded)));
+    assert_eq!(of_smartcard(&[0xff; 40]), Ok(()), "of a message of 4 GB");
+
+    let with = |at: usize, value: u8| {
+        let mut bytes = encoded(&State::Main(Main::default()));
+        bytes[at] = value;
+        State::decode(ChannelType::MAIN, &bytes).map(|_| ()).map_err(|error| (error.field, error.offset, error.fault))
+    };
+    assert_eq!((with(59, 3), with(64, 3)), (Ok(()), Ok(())));
+    assert_eq!(with(59, 4), Err(("filter_result", 59, Fault::LimitExceeded)));
+    assert_eq!(with(64, 4), Err(("client_filter_result", 64, Fault::LimitExceeded)));
+}
+
+#[test]
+fn the_form_of_the_surfaces_follows_from_the_targets_setting_and_the_clients_connection() {
+    for low_bandwidth in [false, true] {
+        let display = Display { low_bandwidth, ..Display::default() };
+        assert!(!display.has_lossy_surfaces(JpegWanCompression::Never));
+        assert_eq!(display.has_lossy_surfaces(JpegWanCompression::Auto), low_bandwidth);
+        assert!(display.has_lossy_surfaces(JpegWanCompression::Always));
+    }
+}
+
+#[test]
+fn a_cut_header_says_whether_the_magic_or_the_version_is_cut() {
+    let field = |bytes: &[u8]| {
+        let error = State::decode(ChannelType::INPUTS, bytes).unwrap_err();
+        (error.field, error.offset, error.fault)
+    };
+    assert_eq!(field(b"IC"), ("magic", 0, Fault::Truncated));
+    assert_eq!(field(b"ICMD\x01"), ("version", 4, Fault::Truncated));
+    assert_eq!(field(b"ICMD\x01\0\0\0\0"), ("motion_count", 8, Fault::Truncated));
 }

@@ -9,16 +9,16 @@ messages! {
     pub enum ClientMessage;
 
     /// Answers SET_ACK.
-    base 1 "SPICE_MSGC_ACK_SYNC" AckSync {
+    Base 1 "SPICE_MSGC_ACK_SYNC" AckSync {
         /// As received.
         generation: u32,
     };
 
     /// So many messages as SET_ACK's window says have arrived.
-    base 2 "SPICE_MSGC_ACK" Ack;
+    Base 2 "SPICE_MSGC_ACK" Ack;
 
     /// Answers PING.
-    base 3 "SPICE_MSGC_PONG" Pong {
+    Base 3 "SPICE_MSGC_PONG" Pong {
         /// As received.
         id: u32,
         /// As received.
@@ -26,16 +26,16 @@ messages! {
     };
 
     /// The last message to the source on this channel: the state may be taken.
-    base 4 "SPICE_MSGC_MIGRATE_FLUSH_MARK" MigrateFlushMark;
+    Base 4 "SPICE_MSGC_MIGRATE_FLUSH_MARK" MigrateFlushMark;
 
     /// The state that the source's server sent, to the target's server, byte for byte.
-    base 5 "SPICE_MSGC_MIGRATE_DATA" MigrateData<'a> {
+    Base 5 "SPICE_MSGC_MIGRATE_DATA" MigrateData<'a> {
         /// The state.
         data: Data<'a> => Rest,
     };
 
     /// The client is about to close the channel.
-    base 6 "SPICE_MSGC_DISCONNECTING" Disconnecting {
+    Base 6 "SPICE_MSGC_DISCONNECTING" Disconnecting {
         /// The client's clock.
         time_stamp: u64,
         /// Why.
@@ -43,58 +43,58 @@ messages! {
     };
 
     /// About the client's cache.
-    main 101 "SPICE_MSGC_MAIN_CLIENT_INFO" ClientInfo {
+    Main 101 "SPICE_MSGC_MAIN_CLIENT_INFO" ClientInfo {
         /// The cache's size in bytes.
         cache_size: u64,
     };
 
     /// Connected to the target, for a semi-seamless migration.
-    main 102 "SPICE_MSGC_MAIN_MIGRATE_CONNECTED" MigrateConnected;
+    Main 102 "SPICE_MSGC_MAIN_MIGRATE_CONNECTED" MigrateConnected;
 
     /// Could not connect to the target.
-    main 103 "SPICE_MSGC_MAIN_MIGRATE_CONNECT_ERROR" MigrateConnectError;
+    Main 103 "SPICE_MSGC_MAIN_MIGRATE_CONNECT_ERROR" MigrateConnectError;
 
     /// Asks for CHANNELS_LIST.
-    main 104 "SPICE_MSGC_MAIN_ATTACH_CHANNELS" AttachChannels;
+    Main 104 "SPICE_MSGC_MAIN_ATTACH_CHANNELS" AttachChannels;
 
     /// Asks for a mouse mode.
-    main 105 "SPICE_MSGC_MAIN_MOUSE_MODE_REQUEST" MouseModeRequest {
+    Main 105 "SPICE_MSGC_MAIN_MOUSE_MODE_REQUEST" MouseModeRequest {
         /// Which.
         mode: MouseModes,
     };
 
     /// Begins to talk to the guest's agent.
-    main 106 "SPICE_MSGC_MAIN_AGENT_START" AgentStart {
+    Main 106 "SPICE_MSGC_MAIN_AGENT_START" AgentStart {
         /// How many agent messages the server may send.
         num_tokens: u32,
     };
 
     /// To the guest's agent.
-    main 107 "SPICE_MSGC_MAIN_AGENT_DATA" AgentData<'a> {
+    Main 107 "SPICE_MSGC_MAIN_AGENT_DATA" AgentData<'a> {
         /// The agent protocol's bytes.
         data: Data<'a> => Rest,
     };
 
     /// So many more agent messages the server may send.
-    main 108 "SPICE_MSGC_MAIN_AGENT_TOKEN" AgentToken {
+    Main 108 "SPICE_MSGC_MAIN_AGENT_TOKEN" AgentToken {
         /// How many more.
         num_tokens: u32,
     };
 
     /// To the target: the source has said that the guest has moved, start the session here (semi-seamless).
-    main 109 "SPICE_MSGC_MAIN_MIGRATE_END" MigrateEnd;
+    Main 109 "SPICE_MSGC_MAIN_MIGRATE_END" MigrateEnd;
 
     /// To the target: take the session over seamlessly.
-    main 110 "SPICE_MSGC_MAIN_MIGRATE_DST_DO_SEAMLESS" MigrateDstDoSeamless {
+    Main 110 "SPICE_MSGC_MAIN_MIGRATE_DST_DO_SEAMLESS" MigrateDstDoSeamless {
         /// The source's migration protocol version, as received.
         src_version: u32,
     };
 
     /// Connected to the target, which has agreed to a seamless migration.
-    main 111 "SPICE_MSGC_MAIN_MIGRATE_CONNECTED_SEAMLESS" MigrateConnectedSeamless;
+    Main 111 "SPICE_MSGC_MAIN_MIGRATE_CONNECTED_SEAMLESS" MigrateConnectedSeamless;
 
     /// How well the connection serves the user.
-    main 112 "SPICE_MSGC_MAIN_QUALITY_INDICATOR" QualityIndicator<'a> {
+    Main 112 "SPICE_MSGC_MAIN_QUALITY_INDICATOR" QualityIndicator<'a> {
         /// In no published format.
         data: Data<'a> => Rest,
     };

@@ -70,12 +70,12 @@ impl Row {
 
 /// Which channels carry a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(non_camel_case_types, reason = "named as in the declarations' rows")]
+#[non_exhaustive]
 pub enum Section {
     /// Every channel.
-    base,
+    Base,
     /// The main channel.
-    main,
+    Main,
 }
 
 wire_struct! {
@@ -123,6 +123,7 @@ pub struct ChannelWait {
 
 impl ListItem for ChannelId {
     type Wire = [u8; 2];
+    const LAYOUT: &'static str = "u8 channel_type, u8 id";
 
     #[inline]
     fn from_wire([channel_type, id]: Self::Wire) -> Self {
@@ -133,20 +134,11 @@ impl ListItem for ChannelId {
     fn to_wire(self) -> Self::Wire {
         [self.channel_type.0, self.id]
     }
-
-    #[inline]
-    fn split(bytes: &[u8]) -> &[Self::Wire] {
-        bytes.as_chunks().0
-    }
-
-    #[inline]
-    fn join(items: &[Self::Wire]) -> &[u8] {
-        items.as_flattened()
-    }
 }
 
 impl ListItem for ChannelWait {
     type Wire = [u8; 10];
+    const LAYOUT: &'static str = "u8 channel_type, u8 channel_id, u64 message_serial";
 
     #[inline]
     fn from_wire([channel_type, channel_id, serial @ ..]: Self::Wire) -> Self {
@@ -157,16 +149,6 @@ impl ListItem for ChannelWait {
     fn to_wire(self) -> Self::Wire {
         let [a, b, c, d, e, f, g, h] = self.message_serial.to_le_bytes();
         [self.channel_type.0, self.channel_id, a, b, c, d, e, f, g, h]
-    }
-
-    #[inline]
-    fn split(bytes: &[u8]) -> &[Self::Wire] {
-        bytes.as_chunks().0
-    }
-
-    #[inline]
-    fn join(items: &[Self::Wire]) -> &[u8] {
-        items.as_flattened()
     }
 }
 

@@ -9,19 +9,19 @@ messages! {
     pub enum ServerMessage;
 
     /// This channel moves to the target now: nothing follows but the data announced.
-    base 1 "SPICE_MSG_MIGRATE" Migrate {
+    Base 1 "SPICE_MSG_MIGRATE" Migrate {
         /// What the client must do.
         flags: MigrateFlags,
     };
 
     /// The channel's state, which the client carries to the target unread.
-    base 2 "SPICE_MSG_MIGRATE_DATA" MigrateData<'a> {
+    Base 2 "SPICE_MSG_MIGRATE_DATA" MigrateData<'a> {
         /// The state.
         data: Data<'a> => Rest,
     };
 
     /// Asks for an ACK after every so many messages.
-    base 3 "SPICE_MSG_SET_ACK" SetAck {
+    Base 3 "SPICE_MSG_SET_ACK" SetAck {
         /// To be sent back in ACK_SYNC.
         generation: u32,
         /// Messages per ACK; 0 switches them off.
@@ -29,7 +29,7 @@ messages! {
     };
 
     /// To be answered with a PONG.
-    base 4 "SPICE_MSG_PING" Ping<'a> {
+    Base 4 "SPICE_MSG_PING" Ping<'a> {
         /// To be sent back.
         id: u32,
         /// To be sent back: the server's clock, in nanoseconds from spice-server.
@@ -39,13 +39,13 @@ messages! {
     };
 
     /// Wait until the named messages of other channels are processed.
-    base 5 "SPICE_MSG_WAIT_FOR_CHANNELS" WaitForChannels<'a> {
+    Base 5 "SPICE_MSG_WAIT_FOR_CHANNELS" WaitForChannels<'a> {
         /// What to wait for; at most 255.
         wait_list: List<'a, ChannelWait> => Items<u8, ChannelWait>,
     };
 
     /// The server is about to close the channel.
-    base 6 "SPICE_MSG_DISCONNECTING" Disconnecting {
+    Base 6 "SPICE_MSG_DISCONNECTING" Disconnecting {
         /// The server's clock.
         time_stamp: u64,
         /// Why.
@@ -53,7 +53,7 @@ messages! {
     };
 
     /// Something to tell the user.
-    base 7 "SPICE_MSG_NOTIFY" Notify<'a> {
+    Base 7 "SPICE_MSG_NOTIFY" Notify<'a> {
         /// The server's clock.
         time_stamp: u64,
         /// How bad it is.
@@ -69,22 +69,22 @@ messages! {
     };
 
     /// Several messages in one, on connections with mini headers: `SpiceSubMessageList`.
-    base 8 "SPICE_MSG_LIST" SubMessageList<'a> {
+    Base 8 "SPICE_MSG_LIST" SubMessageList<'a> {
         /// The list with its sub-messages.
         list: Data<'a> => Rest,
     };
 
     /// The guest is about to move: connect to the target and say whether that worked.
-    main 101 "SPICE_MSG_MAIN_MIGRATE_BEGIN" MigrateBegin<'a> {
+    Main 101 "SPICE_MSG_MAIN_MIGRATE_BEGIN" MigrateBegin<'a> {
         /// Where to.
         destination: Destination<'a> => Destination<'static>,
     };
 
     /// The guest does not move after all: drop the target.
-    main 102 "SPICE_MSG_MAIN_MIGRATE_CANCEL" MigrateCancel;
+    Main 102 "SPICE_MSG_MAIN_MIGRATE_CANCEL" MigrateCancel;
 
     /// The session's parameters: the first message of a main channel.
-    main 103 "SPICE_MSG_MAIN_INIT" Init {
+    Main 103 "SPICE_MSG_MAIN_INIT" Init {
         /// Names the session: the `connection_id` of its other channels.
         session_id: u32,
         /// How many display channels there will be.
@@ -104,13 +104,13 @@ messages! {
     };
 
     /// The channels that the client may link.
-    main 104 "SPICE_MSG_MAIN_CHANNELS_LIST" ChannelsList<'a> {
+    Main 104 "SPICE_MSG_MAIN_CHANNELS_LIST" ChannelsList<'a> {
         /// Them.
         channels: List<'a, ChannelId> => Items<u32, ChannelId>,
     };
 
     /// The mouse mode, or what is supported, changed.
-    main 105 "SPICE_MSG_MAIN_MOUSE_MODE" MouseMode {
+    Main 105 "SPICE_MSG_MAIN_MOUSE_MODE" MouseMode {
         /// What is supported.
         supported_modes: MouseModes,
         /// What is in force.
@@ -118,61 +118,61 @@ messages! {
     };
 
     /// Sets the client's multimedia clock.
-    main 106 "SPICE_MSG_MAIN_MULTI_MEDIA_TIME" MultiMediaTime {
+    Main 106 "SPICE_MSG_MAIN_MULTI_MEDIA_TIME" MultiMediaTime {
         /// In milliseconds.
         time: u32,
     };
 
     /// The guest's agent is there now; for clients without `AGENT_CONNECTED_TOKENS`.
-    main 107 "SPICE_MSG_MAIN_AGENT_CONNECTED" AgentConnected;
+    Main 107 "SPICE_MSG_MAIN_AGENT_CONNECTED" AgentConnected;
 
     /// The guest's agent is gone.
-    main 108 "SPICE_MSG_MAIN_AGENT_DISCONNECTED" AgentDisconnected {
+    Main 108 "SPICE_MSG_MAIN_AGENT_DISCONNECTED" AgentDisconnected {
         /// Why.
         error_code: LinkError,
     };
 
     /// From the guest's agent.
-    main 109 "SPICE_MSG_MAIN_AGENT_DATA" AgentData<'a> {
+    Main 109 "SPICE_MSG_MAIN_AGENT_DATA" AgentData<'a> {
         /// The agent protocol's bytes.
         data: Data<'a> => Rest,
     };
 
     /// So many more agent messages the client may send.
-    main 110 "SPICE_MSG_MAIN_AGENT_TOKEN" AgentToken {
+    Main 110 "SPICE_MSG_MAIN_AGENT_TOKEN" AgentToken {
         /// How many more.
         num_tokens: u32,
     };
 
     /// The guest has moved: connect to the target from scratch.
-    main 111 "SPICE_MSG_MAIN_MIGRATE_SWITCH_HOST" MigrateSwitchHost<'a> {
+    Main 111 "SPICE_MSG_MAIN_MIGRATE_SWITCH_HOST" MigrateSwitchHost<'a> {
         /// Where to.
         destination: Destination<'a> => Destination<'static>,
     };
 
     /// The guest has moved: go on at the target with the channels that wait there (semi-seamless).
-    main 112 "SPICE_MSG_MAIN_MIGRATE_END" MigrateEnd;
+    Main 112 "SPICE_MSG_MAIN_MIGRATE_END" MigrateEnd;
 
     /// The guest's name; for clients with `NAME_AND_UUID`.
-    main 113 "SPICE_MSG_MAIN_NAME" Name<'a> {
+    Main 113 "SPICE_MSG_MAIN_NAME" Name<'a> {
         /// The name, as spice-server counts it: with its NUL.
         name: Data<'a> => Counted,
     };
 
     /// The guest's UUID; for clients with `NAME_AND_UUID`.
-    main 114 "SPICE_MSG_MAIN_UUID" Uuid {
+    Main 114 "SPICE_MSG_MAIN_UUID" Uuid {
         /// In the order of its text form.
         uuid: [u8; 16],
     };
 
     /// The guest's agent is there now; for clients with `AGENT_CONNECTED_TOKENS`.
-    main 115 "SPICE_MSG_MAIN_AGENT_CONNECTED_TOKENS" AgentConnectedTokens {
+    Main 115 "SPICE_MSG_MAIN_AGENT_CONNECTED_TOKENS" AgentConnectedTokens {
         /// How many agent messages the client may send.
         num_tokens: u32,
     };
 
     /// As MIGRATE_BEGIN, and asks for a seamless migration.
-    main 116 "SPICE_MSG_MAIN_MIGRATE_BEGIN_SEAMLESS" MigrateBeginSeamless<'a> {
+    Main 116 "SPICE_MSG_MAIN_MIGRATE_BEGIN_SEAMLESS" MigrateBeginSeamless<'a> {
         /// Where to.
         destination: Destination<'a> => Destination<'static>,
         /// The source's migration protocol version: `SPICE_MIGRATION_PROTOCOL_VERSION`, 1 today.
@@ -180,10 +180,10 @@ messages! {
     };
 
     /// The target takes the session over seamlessly.
-    main 117 "SPICE_MSG_MAIN_MIGRATE_DST_SEAMLESS_ACK" MigrateDstSeamlessAck;
+    Main 117 "SPICE_MSG_MAIN_MIGRATE_DST_SEAMLESS_ACK" MigrateDstSeamlessAck;
 
     /// The target cannot: go on semi-seamlessly.
-    main 118 "SPICE_MSG_MAIN_MIGRATE_DST_SEAMLESS_NACK" MigrateDstSeamlessNack;
+    Main 118 "SPICE_MSG_MAIN_MIGRATE_DST_SEAMLESS_NACK" MigrateDstSeamlessNack;
 }
 
 impl ServerMessage<'_> {

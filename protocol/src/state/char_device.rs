@@ -1,8 +1,8 @@
 //! Devices of the guest that are a stream of bytes, and the channels that carry nothing else.
 
 use super::{Flag, Header, Version, magic};
-use crate::Fault;
-use crate::wire::{At, Data, DataAt, Field, Located, Tail, TailWriter, wire_struct};
+use crate::wire::{At, Data, DataAt, Field, Located, START, Tail, TailWriter, locate, wire_struct};
+use crate::{DecodeError, Fault};
 
 wire_struct! {
     /// A device of the guest that is a stream of bytes: `SpiceMigrateDataCharDevice`.
@@ -40,6 +40,17 @@ wire_struct! {
         version: u32 => Header<{ magic(b"SVMD") }>,
         /// The device.
         device: CharDevice<'a> => CharDevice<'static>,
+    }
+}
+
+impl SpiceVmc<'_> {
+    /// Its channel exists only while the guest's end is open, and spice-server ends the process where a source says otherwise.
+    pub(super) fn check(&self) -> Result<(), DecodeError> {
+        if self.device.connected {
+            return Ok(());
+        }
+        let unexpected = locate::<SpiceVmc<'static>>(START, "connected").fault(Fault::Unexpected);
+        Err(unexpected.in_message("SpiceMigrateDataSpiceVmc"))
     }
 }
 

@@ -1,7 +1,10 @@
 //! A display channel's state: the caches that it shares with the client, and the surfaces that the client has.
 
-use super::{Flag, Header, magic, slot_bytes};
-use crate::wire::{At, Data, Field, List, ListItem, Located, Tail, TailWriter, index, locate, wire_struct};
+use super::{Flag, Header, magic};
+use crate::wire::{
+    At, Data, Field, List, ListItem, Located, START, TOO_LONG, Tail, TailWriter, WireArray, index, locate, slot_len,
+    wire_struct,
+};
 use crate::{DecodeError, Fault};
 
 /// Most surfaces that a display channel can have, and so the bound of their ids: `NUM_SURFACES` of spice-server 0.15.1.
@@ -78,13 +81,27 @@ pub struct Rectangle {
     pub bottom: i32,
 }
 
-/// The form of a display's list of surfaces: it follows from the hosts' configuration and is not on the wire.
+/// Whether a host compresses images with loss: QEMU's `jpeg-wan-compression`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum SurfaceForm {
-    /// Of [`LosslessSurface`]s.
-    Lossless,
-    /// Of [`LossySurface`]s: with QEMU's `jpeg-wan-compression=always`, or `auto` and [`Display::low_bandwidth`].
-    Lossy,
+pub enum JpegWanCompression {
+    /// No.
+    Never,
+    /// When the client's connection is slow.
+    Auto,
+    /// Yes.
+    Always,
+}
+
+impl Display<'_> {
+    /// Whether the list is one of [`LossySurface`]s, on a host with this setting.
+    #[must_use]
+    pub const fn has_lossy_surfaces(&self, compression: JpegWanCompression) -> bool {
+        match compression {
+            JpegWanCompression::Never => false,
+            JpegWanCompression::Auto => self.low_bandwidth,
+            JpegWanCompression::Always => true,
+        }
+    }
 }
 
 impl<'a> Surfaces<'a> {
@@ -105,7 +122,8 @@ impl<'a> Surfaces<'a> {
     }
 
     fn checked<T: ListItem>(self, id: impl Fn(T) -> u32) -> Result<List<'a, T>, DecodeError> {
-        let fault = |fault| locate::<Display<'static>>("surfaces").fault(fault).in_message("SpiceMigrateDataDisplay");
+        let fault =
+            |fault| locate::<Display<'static>>(START, "surfaces").fault(fault).in_message("SpiceMigrateDataDisplay");
         let list = self.items().ok_or_else(|| fault(Fault::OutOfBounds))?;
         // spice-server indexes its tables with these ids and does not check them.
         let mut seen = [false; MAX_SURFACES];
@@ -120,7 +138,7 @@ impl<'a> Surfaces<'a> {
     }
 
     fn items<T: ListItem>(self) -> Option<List<'a, T>> {
-        T::split(self.entries.0).get(..index(self.count)).map(List::new)
+        T::Wire::split(self.entries.0).get(..index(self.count)).map(List::new)
     }
 }
 
@@ -143,12 +161,12 @@ impl Field for Surfaces<'static> {
     }
 
     fn tail_len(value: Surfaces<'_>) -> usize {
-        value.entries.0.len().saturating_add(4)
+        value.entries.0.len().min(TOO_LONG).saturating_add(4)
     }
 
     fn encode(value: Surfaces<'_>, slot: &mut [u8], tail: &mut TailWriter<'_>) {
         if let Some(pointer) = slot.first_chunk_mut() {
-            *pointer = slot_bytes(tail.put(&value.count.to_le_bytes()));
+            *pointer = slot_len(tail.put(&value.count.to_le_bytes())).to_le_bytes();
             tail.put(value.entries.0);
         }
     }
@@ -163,6 +181,7 @@ impl Field for Surfaces<'static> {
 
 impl ListItem for LosslessSurface {
     type Wire = [u8; 4];
+    const LAYOUT: &'static str = "u32 id";
 
     fn from_wire(wire: Self::Wire) -> Self {
         Self { id: u32::from_le_bytes(wire) }
@@ -171,28 +190,23 @@ impl ListItem for LosslessSurface {
     fn to_wire(self) -> Self::Wire {
         self.id.to_le_bytes()
     }
-
-    fn split(bytes: &[u8]) -> &[Self::Wire] {
-        bytes.as_chunks().0
-    }
-
-    fn join(items: &[Self::Wire]) -> &[u8] {
-        items.as_flattened()
-    }
 }
 
 impl ListItem for LossySurface {
     type Wire = [u8; 20];
+    const LAYOUT: &'static str = "u32 id, i32 left, top, right, bottom";
 
     fn from_wire(wire: Self::Wire) -> Self {
-        let ([id, left, top, right, bottom], []) = wire.as_chunks::<4>() else { return Self::NONE };
+        let mut numbers = [[0; 4]; 5];
+        numbers.as_flattened_mut().copy_from_slice(&wire);
+        let [id, left, top, right, bottom] = numbers;
         let lossy_rectangle = Rectangle {
-            left: i32::from_le_bytes(*left),
-            top: i32::from_le_bytes(*top),
-            right: i32::from_le_bytes(*right),
-            bottom: i32::from_le_bytes(*bottom),
+            left: i32::from_le_bytes(left),
+            top: i32::from_le_bytes(top),
+            right: i32::from_le_bytes(right),
+            bottom: i32::from_le_bytes(bottom),
         };
-        Self { id: u32::from_le_bytes(*id), lossy_rectangle }
+        Self { id: u32::from_le_bytes(id), lossy_rectangle }
     }
 
     fn to_wire(self) -> Self::Wire {
@@ -203,17 +217,4 @@ impl ListItem for LossySurface {
         wire.copy_from_slice(numbers.as_flattened());
         wire
     }
-
-    fn split(bytes: &[u8]) -> &[Self::Wire] {
-        bytes.as_chunks().0
-    }
-
-    fn join(items: &[Self::Wire]) -> &[u8] {
-        items.as_flattened()
-    }
-}
-
-impl LossySurface {
-    /// Of no surface; unreachable, since an item's wire form has the length that it must have.
-    const NONE: Self = Self { id: 0, lossy_rectangle: Rectangle { left: 0, top: 0, right: 0, bottom: 0 } };
 }

@@ -8,9 +8,9 @@
 //! spice-server 0.15.1 checks the magic and the version, and most of the rest not at all.
 //!
 //! ```
-//! use spice_migration::{ChannelType, state::{State, SurfaceForm}};
+//! use spice_migration::{ChannelType, state::{JpegWanCompression, State}};
 //!
-//! let inputs = |bytes| State::for_target(ChannelType::INPUTS, SurfaceForm::Lossless, bytes);
+//! let inputs = |bytes| State::for_target(ChannelType::INPUTS, JpegWanCompression::Never, bytes);
 //! let State::Inputs(state) = inputs(b"ICMD\x01\0\0\0\x05\0")? else { unreachable!() };
 //! assert_eq!(state.motion_count, 5);
 //!
@@ -26,20 +26,24 @@ mod main;
 mod smartcard;
 
 pub use char_device::{CharDevice, PendingWrite, SpiceVmc};
-pub use display::{Display, LosslessSurface, LossySurface, MAX_SURFACES, Rectangle, SurfaceForm, Surfaces};
+pub use display::{Display, JpegWanCompression, LosslessSurface, LossySurface, MAX_SURFACES, Rectangle, Surfaces};
 pub use inputs::Inputs;
 pub use main::{AgentToClient, Main};
 pub use smartcard::Smartcard;
 
+use core::marker::PhantomData;
+
 use crate::channel::ChannelType;
-use crate::wire::{At, Data, Field, Located, Tail, TailWriter, body_len, decode_body, encode_body};
+use crate::wire::{
+    At, Data, Field, FieldLayout, Located, Scalar, Tail, TailWriter, body_len, decode_body, encode_body,
+};
 use crate::{DecodeError, EncodeError, Fault};
 
 /// The only version of any channel's migration data, and of the protocol: `SPICE_MIGRATION_PROTOCOL_VERSION`.
 pub const VERSION: u32 = 1;
 
 macro_rules! states {
-    ($( $(#[$doc:meta])* $Kind:ident($Name:ident $(<$life:lifetime>)?) = $c_name:literal on $($CHANNEL:ident)|+ $(, then $check:ident)?; )*) => {
+    ($( $(#[$doc:meta])* $Kind:ident($Name:ident $(<$life:lifetime>)?) = $c_name:literal on $($CHANNEL:ident)|+; )*) => {
         /// The migration data of any channel that has some.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[non_exhaustive]
@@ -47,6 +51,15 @@ macro_rules! states {
             $( $(#[$doc])* $Kind($Name $(<$life>)?), )*
             /// That of a channel type which this crate knows no state of: kept as it came.
             Unknown(Data<'a>),
+        }
+
+        #[cfg(any(test, feature = "arbitrary"))]
+        impl<'a> arbitrary::Arbitrary<'a> for State<'a> {
+            /// Of a channel of any type that has state.
+            fn arbitrary(bytes: &mut arbitrary::Unstructured<'a>) -> arbitrary::Result<Self> {
+                let channel = *bytes.choose(&[$( $( ChannelType::$CHANNEL, )+ )*])?;
+                Self::arbitrary_of(channel, bytes)
+            }
         }
 
         impl<'a> State<'a> {
@@ -59,9 +72,7 @@ macro_rules! states {
                 match channel {
                     $( $( ChannelType::$CHANNEL )|+ => {
                         const SLOT: usize = <$Name as Field>::SLOT;
-                        let state = decode_body::<$Name, SLOT>($c_name, data)?;
-                        $( state.$check()?; )?
-                        Ok(Self::$Kind(state))
+                        decode_body::<$Name, SLOT>($c_name, data).map(Self::$Kind)
                     } )*
                     _ => Ok(Self::Unknown(Data(data))),
                 }
@@ -94,12 +105,7 @@ macro_rules! states {
             #[cfg(any(test, feature = "arbitrary"))]
             pub fn arbitrary_of(channel: ChannelType, bytes: &mut arbitrary::Unstructured<'a>) -> arbitrary::Result<Self> {
                 Ok(match channel {
-                    $( $( ChannelType::$CHANNEL )|+ => {
-                        let state = <$Name as Field>::arbitrary(bytes)?;
-                        // Fields that do not go together are rare enough to be thrown away.
-                        $( let state = if state.$check().is_ok() { state } else { $Name::default() }; )?
-                        Self::$Kind(state)
-                    } )*
+                    $( $( ChannelType::$CHANNEL )|+ => Self::$Kind(<$Name as Field>::arbitrary(bytes)?), )*
                     _ => Self::Unknown(<crate::wire::Rest as Field>::arbitrary(bytes)?),
                 })
             }
@@ -109,7 +115,7 @@ macro_rules! states {
 
 states! {
     /// The main channel's.
-    Main(Main<'a>) = "SpiceMigrateDataMain" on MAIN, then check;
+    Main(Main<'a>) = "SpiceMigrateDataMain" on MAIN;
     /// A display channel's.
     Display(Display<'a>) = "SpiceMigrateDataDisplay" on DISPLAY;
     /// An inputs channel's.
@@ -123,19 +129,31 @@ states! {
 impl<'a> State<'a> {
     /// Decodes the body of a MIGRATE_DATA that came on a channel of this type, if a target may use it.
     ///
-    /// `surfaces` is the form of the list of surfaces that the hosts' configuration implies; only display channels have one.
+    /// `compression` is the target's setting; it says in which form a display's list of surfaces is.
     ///
     /// # Errors
-    /// As [`Self::decode`]; also when this channel type has no state to carry, or the list of surfaces is not one.
-    pub fn for_target(channel: ChannelType, surfaces: SurfaceForm, data: &'a [u8]) -> Result<Self, DecodeError> {
+    /// As [`Self::decode`]; also when this channel type has no state to carry, the list of surfaces is not one, or fields do not go
+    /// together as a source's do: a device without a guest on its channel, or more of a smartcard's message than there is of it.
+    pub fn for_target(
+        channel: ChannelType,
+        compression: JpegWanCompression,
+        data: &'a [u8],
+    ) -> Result<Self, DecodeError> {
         let state = Self::decode(channel, data)?;
-        match (&state, surfaces) {
-            (Self::Display(display), SurfaceForm::Lossless) => display.surfaces.lossless().map(|_| ())?,
-            (Self::Display(display), SurfaceForm::Lossy) => display.surfaces.lossy().map(|_| ())?,
-            (Self::Unknown(_), _) => {
+        match &state {
+            Self::Display(display) if display.has_lossy_surfaces(compression) => {
+                display.surfaces.lossy()?;
+            }
+            Self::Display(display) => {
+                display.surfaces.lossless()?;
+            }
+            Self::SpiceVmc(channel) => channel.check()?,
+            Self::Smartcard(card) => card.check()?,
+            // `decode` has looked at all that there is.
+            Self::Main(_) | Self::Inputs(_) => {}
+            Self::Unknown(_) => {
                 return Err(At { field: "data", offset: 0 }.fault(Fault::Unexpected).in_message("migration data"));
             }
-            _ => {}
         }
         Ok(state)
     }
@@ -152,6 +170,11 @@ impl<const MAGIC: u32> Field for Header<MAGIC> {
     type Value<'a> = u32;
     const SLOT: usize = 8;
     const LAYOUT: &'static str = "four ASCII bytes, u32 version";
+
+    fn describe(at: At, show: &mut dyn FnMut(FieldLayout)) {
+        show(FieldLayout { name: "magic", offset: at.offset, size: 4, layout: "four ASCII bytes", item: None });
+        Version::describe(At { offset: at.offset.saturating_add(4), ..at }, show);
+    }
 
     fn decode<'a>(at: At, slot: &[u8], tail: &mut Tail<'a>) -> Result<u32, Located> {
         let (found, version) = slot.split_at_checked(4).unwrap_or_default();
@@ -206,6 +229,33 @@ impl Field for Version {
     }
 }
 
+/// A number that must not be more than `MOST`.
+struct AtMost<const MOST: u32, T>(PhantomData<T>);
+
+impl<const MOST: u32, T: Scalar + Into<u32>> Field for AtMost<MOST, T> {
+    type Value<'a> = T;
+    const SLOT: usize = T::SIZE;
+    const LAYOUT: &'static str = T::LAYOUT;
+
+    fn decode<'a>(at: At, slot: &[u8], _: &mut Tail<'a>) -> Result<T, Located> {
+        let number = T::read(slot);
+        if number.into() > MOST { Err(at.fault(Fault::LimitExceeded)) } else { Ok(number) }
+    }
+
+    fn tail_len(_: T) -> usize {
+        0
+    }
+
+    fn encode(number: T, slot: &mut [u8], _: &mut TailWriter<'_>) {
+        number.write(slot);
+    }
+
+    #[cfg(any(test, feature = "arbitrary"))]
+    fn arbitrary<'a>(bytes: &mut arbitrary::Unstructured<'a>) -> arbitrary::Result<T> {
+        bytes.int_in_range(0..=MOST).map(|number| T::read(&number.to_le_bytes()))
+    }
+}
+
 /// A byte that is 0 or 1.
 struct Flag;
 
@@ -234,9 +284,4 @@ impl Field for Flag {
     fn arbitrary<'a>(bytes: &mut arbitrary::Unstructured<'a>) -> arbitrary::Result<bool> {
         bytes.arbitrary()
     }
-}
-
-/// INVARIANT: bodies are bounded by `MAX_BODY`, so every length and offset in one fits.
-fn slot_bytes(length: usize) -> [u8; 4] {
-    u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes()
 }

@@ -107,7 +107,7 @@ macro_rules! wire_struct {
     (@kind $Type:ty, $Kind:ty) => { $Kind };
 }
 
-/// Declares all messages of one direction: per row the section (`base` or `main`), the id, the C name, the Rust name, and
+/// Declares all messages of one direction: per row the section (`Base` or `Main`), the id, the C name, the Rust name, and
 /// the fields as in `wire_struct!`, if it has any.
 ///
 /// From it come a struct per message with fields, the enum, decoding, encoding, and the table of rows.
@@ -332,7 +332,7 @@ macro_rules! messages {
     };
     (@describe $Name:ident []) => { |_| () };
     (@describe $Name:ident [$($fields:tt)+]) => {
-        |show| <$Name as $crate::wire::Field>::describe($crate::wire::At { field: "", offset: 0 }, show)
+        |show| <$Name as $crate::wire::Field>::describe($crate::wire::START, show)
     };
     (@arbitrary $Name:ident $bytes:ident []) => { Self::$Name };
     (@arbitrary $Name:ident $bytes:ident [$($fields:tt)+]) => {

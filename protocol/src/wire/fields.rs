@@ -5,7 +5,7 @@ use core::{fmt, marker::PhantomData};
 #[cfg(any(test, feature = "arbitrary"))]
 use arbitrary::Unstructured;
 
-use super::{At, Field, Located, Tail, TailWriter, index};
+use super::{At, Field, FieldLayout, Located, TOO_LONG, Tail, TailWriter, index};
 use crate::{error::Fault, limits};
 
 /// Bytes of a string that travels with a trailing NUL: neither the NUL nor another one is part of it.
@@ -106,20 +106,38 @@ impl fmt::Debug for Data<'_> {
 
 /// A value of constant size that messages carry many of.
 pub trait ListItem: Copy {
-    /// Its bytes on the wire: an array.
-    type Wire: Copy + Eq + core::hash::Hash + AsRef<[u8]> + 'static;
+    /// Its bytes on the wire: an array of them.
+    type Wire: WireArray;
+
+    /// What they are, in words.
+    const LAYOUT: &'static str;
 
     /// Reads one.
     fn from_wire(wire: Self::Wire) -> Self;
 
     /// Writes one.
     fn to_wire(self) -> Self::Wire;
+}
 
-    #[doc(hidden)]
-    fn split(bytes: &[u8]) -> &[Self::Wire];
+/// An array of bytes, of any length.
+pub trait WireArray: Copy + Eq + core::hash::Hash + AsRef<[u8]> + 'static {
+    /// As many of them as the bytes hold.
+    fn split(bytes: &[u8]) -> &[Self];
 
-    #[doc(hidden)]
-    fn join(items: &[Self::Wire]) -> &[u8];
+    /// The bytes of all.
+    fn join(items: &[Self]) -> &[u8];
+}
+
+impl<const SIZE: usize> WireArray for [u8; SIZE] {
+    #[inline]
+    fn split(bytes: &[u8]) -> &[Self] {
+        bytes.as_chunks().0
+    }
+
+    #[inline]
+    fn join(items: &[Self]) -> &[u8] {
+        items.as_flattened()
+    }
 }
 
 /// A list in its wire form; each item is decoded when the iterator comes to it.
@@ -131,7 +149,7 @@ pub struct List<'a, T: ListItem> {
 impl<'a, T: ListItem> List<'a, T> {
     /// A list of items in wire form: `items.map(ListItem::to_wire)`.
     ///
-    /// A message whose count has one byte carries the first 255.
+    /// A message whose count has one byte encodes at most 255.
     #[must_use]
     pub const fn new(items: &'a [T::Wire]) -> Self {
         Self { items }
@@ -152,6 +170,18 @@ impl<'a, T: ListItem> List<'a, T> {
     /// The items in order.
     pub fn iter(self) -> impl ExactSizeIterator<Item = T> + 'a {
         self.items.iter().map(|wire| T::from_wire(*wire))
+    }
+}
+
+impl AsRef<[u8]> for Data<'_> {
+    fn as_ref(&self) -> &[u8] {
+        self.0
+    }
+}
+
+impl AsRef<[u8]> for Text<'_> {
+    fn as_ref(&self) -> &[u8] {
+        self.0
     }
 }
 
@@ -390,25 +420,28 @@ impl<C: Count, T: ListItem + 'static> Field for Items<C, T> {
     type Value<'a> = List<'a, T>;
     const SLOT: usize = C::SIZE;
     const LAYOUT: &'static str = <C as Count>::LAYOUT;
+    fn describe(at: At, show: &mut dyn FnMut(FieldLayout)) {
+        let item = Some(T::LAYOUT);
+        show(FieldLayout { name: at.field, offset: at.offset, size: Self::SLOT, layout: Self::LAYOUT, item });
+    }
     #[inline(always)]
     fn decode<'a>(at: At, slot: &[u8], tail: &mut Tail<'a>) -> Result<List<'a, T>, Located> {
         let length = C::read(slot).to_usize().saturating_mul(size_of::<T::Wire>());
         let bytes = tail.take(length).map_err(|fault| at.fault(fault))?;
-        Ok(List { items: T::split(bytes) })
+        Ok(List { items: T::Wire::split(bytes) })
     }
     #[inline(always)]
     fn tail_len(value: List<'_, T>) -> usize {
-        value.items.len().min(C::MOST).wrapping_mul(size_of::<T::Wire>())
+        if value.items.len() > C::MOST { TOO_LONG } else { T::Wire::join(value.items).len() }
     }
     #[inline(always)]
     fn encode(value: List<'_, T>, slot: &mut [u8], tail: &mut TailWriter<'_>) {
-        let items = value.items.get(..C::MOST).unwrap_or(value.items);
-        C::from_usize(items.len()).write(slot);
-        tail.put(T::join(items));
+        C::from_usize(value.items.len()).write(slot);
+        tail.put(T::Wire::join(value.items));
     }
     #[cfg(any(test, feature = "arbitrary"))]
     fn arbitrary<'a>(bytes: &mut Unstructured<'a>) -> arbitrary::Result<List<'a, T>> {
-        let items = T::split(some_bytes(bytes)?);
+        let items = T::Wire::split(some_bytes(bytes)?);
         Ok(List { items: items.get(..C::MOST).unwrap_or(items) })
     }
 }
@@ -507,7 +540,7 @@ impl<const MOST: u32> Field for DataAt<MOST> {
     }
 
     fn tail_len(value: Data<'_>) -> usize {
-        value.0.len()
+        value.0.len().min(TOO_LONG)
     }
 
     fn encode(value: Data<'_>, slot: &mut [u8], tail: &mut TailWriter<'_>) {

@@ -6,12 +6,12 @@
 mod declare;
 mod fields;
 
-pub use fields::{Data, List, ListItem, Text};
+pub use fields::{Data, List, ListItem, Text, WireArray};
 
 pub(crate) use declare::{flags, messages, newtype_field, open_enum, wire_struct};
 #[cfg(any(test, feature = "arbitrary"))]
 pub(crate) use fields::some_bytes;
-pub(crate) use fields::{Counted, DataAt, Empty, Items, OptionalNul, OptionalTextAt, Rest, TextAt, slot_len};
+pub(crate) use fields::{Counted, DataAt, Empty, Items, OptionalNul, OptionalTextAt, Rest, Scalar, TextAt, slot_len};
 
 use crate::error::{DecodeError, EncodeError, Fault};
 use crate::frame::{Header, HeaderKind};
@@ -113,6 +113,10 @@ impl<'a> Tail<'a> {
     }
 }
 
+/// In place of a length that no message has: it cannot be encoded.
+#[allow(clippy::as_conversions, reason = "`try_from` is no constant function, and the number fits")]
+pub(crate) const TOO_LONG: usize = limits::MAX_BODY as usize + 1;
+
 /// Writes the bytes behind the fixed part.
 pub(crate) struct TailWriter<'a> {
     /// Where the next byte lies in the body.
@@ -176,7 +180,8 @@ pub(crate) trait Field {
     /// Reads the value. INVARIANT: `slot` has [`Self::SLOT`] bytes.
     fn decode<'a>(at: At, slot: &[u8], tail: &mut Tail<'a>) -> Result<Self::Value<'a>, Located>;
 
-    /// Bytes in the tail. INVARIANT: lengths add up without overflow, for no memory holds slices that long.
+    /// Bytes in the tail, or [`TOO_LONG`]. INVARIANT: those of a whole message add up without overflow: one slice is at most half of
+    /// what can be counted, and a struct with more than one, which may even be the same, has each at most `TOO_LONG`.
     fn tail_len(value: Self::Value<'_>) -> usize;
 
     /// Writes the value.
@@ -184,7 +189,7 @@ pub(crate) trait Field {
 
     /// Shows every field within, in the order of the slots: where it stands, and its layout.
     fn describe(at: At, show: &mut dyn FnMut(FieldLayout)) {
-        show(FieldLayout { name: at.field, offset: at.offset, size: Self::SLOT, layout: Self::LAYOUT });
+        show(FieldLayout { name: at.field, offset: at.offset, size: Self::SLOT, layout: Self::LAYOUT, item: None });
     }
 
     /// A valid value, made of bytes that choose it.
@@ -203,12 +208,17 @@ pub struct FieldLayout {
     pub size: usize,
     /// What lies there, such as `u32`.
     pub layout: &'static str,
+    /// For a list: what each item is.
+    pub item: Option<&'static str>,
 }
 
-/// The field called `name` in a body of fields `F`.
-pub(crate) fn locate<F: Field>(name: &'static str) -> At {
-    let mut found = At { field: name, offset: 0 };
-    F::describe(At { field: "", offset: 0 }, &mut |field| {
+/// The first byte of a body.
+pub(crate) const START: At = At { field: "", offset: 0 };
+
+/// The field called `name` among the fields `F`, which begin at `start`.
+pub(crate) fn locate<F: Field>(start: At, name: &'static str) -> At {
+    let mut found = At { field: name, ..start };
+    F::describe(start, &mut |field| {
         if field.name == name {
             found.offset = field.offset;
         }
@@ -225,7 +235,7 @@ pub(crate) fn decode_body<'a, F: Field, const SLOT: usize>(
     const { assert!(F::SLOT == SLOT) };
     let Ok((rest, slots)) = fixed::<SLOT>(body) else { return Err(truncated::<F>(message, body.len())) };
     let mut tail = Tail { body, rest };
-    match F::decode(At { field: "", offset: 0 }, slots, &mut tail) {
+    match F::decode(START, slots, &mut tail) {
         Ok(_) if !F::BY_OFFSET && !tail.rest.is_empty() => Err(trailing(message, &tail)),
         Ok(value) => Ok(value),
         Err(located) => Err(located.in_message(message)),
@@ -238,7 +248,7 @@ pub(crate) fn decode_valid<'a, F: Field, const SLOT: usize>(body: &'a [u8]) -> O
     const { assert!(F::SLOT == SLOT) };
     let Ok((rest, slots)) = fixed::<SLOT>(body) else { return None };
     let mut tail = Tail { body, rest };
-    match F::decode(At { field: "", offset: 0 }, slots, &mut tail) {
+    match F::decode(START, slots, &mut tail) {
         Ok(value) if F::BY_OFFSET || tail.rest.is_empty() => Some(value),
         _ => None,
     }
@@ -253,7 +263,7 @@ pub(crate) fn decode_empty(message: &'static str, body: &[u8]) -> Result<(), Dec
 #[cold]
 fn truncated<F: Field>(message: &'static str, length: usize) -> DecodeError {
     let mut cut = None;
-    F::describe(At { field: "", offset: 0 }, &mut |field| {
+    F::describe(START, &mut |field| {
         if cut.is_none() && field.offset.saturating_add(field.size) > length {
             cut = Some(At { field: field.name, offset: field.offset });
         }

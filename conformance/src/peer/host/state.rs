@@ -5,7 +5,7 @@
 
 use spice_migration::{
     ChannelType, Data,
-    state::{CharDevice, Display, Inputs, Main, State, SurfaceForm, Surfaces, VERSION},
+    state::{CharDevice, Display, Inputs, JpegWanCompression, Main, State, Surfaces, VERSION},
 };
 
 use crate::peer::defect::Defect;
@@ -49,7 +49,7 @@ pub(super) fn data(channel_type: ChannelType, message_serial: u64, defect: Optio
 
 /// Whether data for a channel may be used.
 pub(super) fn is_valid(channel_type: ChannelType, data: &[u8]) -> bool {
-    State::for_target(channel_type, SurfaceForm::Lossless, data).is_ok()
+    State::for_target(channel_type, JpegWanCompression::Never, data).is_ok()
 }
 
 /// The serial of the display channel's last message at the source, from valid data.
