@@ -4,7 +4,7 @@
 //! sides say what they can do ([`caps`]); then messages follow in [frames](frame). This crate parses and writes all of that, the
 //! [messages](message) of every channel's base and of the main channel, where migration takes place, and the
 //! [state] that travels with a channel. It does no I/O, allocates nothing while decoding, and panics on no input: a
-//! program that calls everything here links without the code to panic (`tests/no_std.rs`).
+//! program that decodes and encodes everything links without the code to panic (`tests/no_std.rs`).
 //!
 //! # The three schemes
 //!
@@ -115,7 +115,7 @@
 //!
 //! - `alloc`: [`frame::Deframer`], which keeps a buffer, and [`caps::CapabilitySet`].
 //! - `std` (default): `alloc`, and errors become `std::io::Error` with `?`.
-//! - `arbitrary`: `arbitrary::Arbitrary` for every declared type, whose values are all valid.
+//! - `arbitrary`: `arbitrary::Arbitrary` for messages, link messages and migration data, whose values are all valid.
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(

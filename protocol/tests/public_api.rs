@@ -21,7 +21,6 @@ fn the_public_api_is_the_one_written_down_and_shows_nothing_of_nom() {
         Ok(output) if output.status.success() => public_api::Builder::from_rustdoc_json(json)
             .omit_blanket_impls(true)
             .omit_auto_trait_impls(true)
-            .omit_auto_derived_impls(true)
             .build()
             .map_err(|error| error.to_string()),
         Ok(output) => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
