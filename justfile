@@ -1,7 +1,7 @@
 # One recipe per check. `.ci/run` does the same without needing just.
 
 # Everything that CI runs, but for the installation of packages.
-ci: format lint docs deny features test differential run instructions (fuzz "5")
+ci: format lint docs deny features test model differential run instructions (fuzz "5")
 
 # The sources are formatted.
 format:
@@ -41,6 +41,14 @@ run:
 # The suite against two real QEMU processes.
 run-qemu:
     cargo run --release -p spice-conformance -- run --qemu
+
+# Every state of the five roles: the table of designs, and the mistakes that must be noticed.
+model:
+    cargo test --release -p spice-migration --test model
+
+# The same for the mail's design alone, with one more channel and one more kind of client: 5 million states.
+model-large:
+    MODEL_LARGE=1 cargo test --release -p spice-migration --test model the_mails -- --nocapture
 
 # The protocol crate against spice-common's C code (after fuzz/spice-common/fetch).
 differential bodies="20000":

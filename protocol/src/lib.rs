@@ -149,6 +149,8 @@ pub mod limits;
 pub mod link;
 pub mod major1;
 pub mod message;
+#[cfg(feature = "alloc")]
+pub mod migrate;
 pub mod state;
 pub mod sub_message;
 mod wire;

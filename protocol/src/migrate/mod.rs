@@ -1,0 +1,275 @@
+//! The hand-over itself: five roles, without I/O.
+//!
+//! | role | what it is | in real life |
+//! |---|---|---|
+//! | [`SourceHost`] | runs the guest until it has moved | QEMU |
+//! | [`SourceServer`] | serves the client until then | spice-server, in the source's process |
+//! | [`TargetHost`] | receives the guest, and starts it again | QEMU |
+//! | [`TargetServer`] | takes the client over | spice-server, in the target's process |
+//! | [`Client`] | moves with the guest | spice-gtk |
+//!
+//! A role takes inputs with the time at which they come, and returns what is to be done. It has no clock, socket, thread or
+//! randomness; its state can be compared, hashed and copied, so that a model checker can go through all of it. What a role must
+//! not be given in its state is a [`Violation`], which leaves the state as it was: the caller closes the channel that it
+//! came on, and lives on.
+//!
+//! Bodies do not pass through the roles: where one carries data, it says that the data that has just come goes there.
+//!
+//! ```
+//! use core::time::Duration;
+//! use spice_migration::ChannelType;
+//! use spice_migration::message::ChannelId;
+//! use spice_migration::migrate::client::{Client, Effect, Input};
+//! use spice_migration::migrate::{FromSource, Role, ToSource};
+//!
+//! let main = ChannelId { channel_type: ChannelType::MAIN, id: 0 };
+//! let mut client = Client::new([main]);
+//! let mut at = |seconds, input| client.handle(Duration::from_secs(seconds), input).unwrap();
+//! assert_eq!(at(0, Input::FromSource { channel: main, message: FromSource::Begin }), [Effect::LinkTarget(main)]);
+//! assert_eq!(
+//!     at(1, Input::TargetLinked { channel: main, seamless: false }),
+//!     [Effect::ToSource { channel: main, message: ToSource::Connected }],
+//! );
+//! ```
+//!
+//! # The designs, compared
+//!
+//! The design mail leaves two questions open, and what shipped answers both differently from what it proposes. The hosts' roles take
+//! all answers, so that they can be compared:
+//!
+//! - Who waits, so that the guest does not run before its client is there ([`Completion`](source_host::Completion))? *wait*: the target's
+//!   host, for both, which is the mail's answer. *signal*: nobody; the client leaves the source, and the source tells the
+//!   target to start, which is (B) in the mail. *shipped*: the source, for the client to leave, and the guest is started at once.
+//! - When are the clients handed over ([`HandOver`](source_host::HandOver))? *after* the last of the guest has been sent, as shipped, or
+//!   in *parallel* with that, step (6) of the mail.
+//!
+//! `tests/model` composes the roles of this module with connections that keep order, and goes through every state that they reach
+//! with one client, of each of the three [schemes](Scheme), and two channels. At every moment the migration may be cancelled, copying
+//! may fail, the hosts' connection may be cut behind the guest, the client may exit or stall; and either a second destination may be
+//! asked for and the target be out of reach, or any connection of the client be cut. Client and server each send an ordinary message
+//! meanwhile. Each of this happens once or not at all, in any order.
+//!
+//! With *wait, after* every rule holds. The mail's reason for it, a client that exits just when it is needed, is what the
+//! target's server sees anyway: its connections end, or its time runs out.
+//!
+//! With *signal*, the start of the guest hangs on one word of the source's host. If that is lost, the guest has stopped at the source
+//! and is held at the target for ever (2, 4), even without any client. If it is not, it can still overtake the client (3).
+//!
+//! With *shipped*, nobody waits for ever and nothing is lost, but the guest runs before its client is there, with no fault needed (5).
+//!
+//! In *parallel*, the guest's stop is shorter, and a session is the price when copying fails after it: a channel that has been told
+//! MIGRATE cannot be told to stay, so the guest runs on at the source while the client has left (1). The protocol would need one
+//! more message to have the one without the other.
+//!
+//! What the model leaves out: copying fails as a whole, or the guest arrives. In truth the last byte can be there and its
+//! acknowledgement lost, and no design can decide then where the guest may run (the Two Generals). Connections are quick,
+//! measured by the time limits. What a guest that is started too early shows to nobody is not counted as lost.
+//!
+#![doc = include_str!("DESIGNS.md")]
+
+pub mod client;
+pub mod source_host;
+pub mod source_server;
+pub mod target_host;
+pub mod target_server;
+
+pub use client::Client;
+pub use source_host::SourceHost;
+pub use source_server::SourceServer;
+pub use target_host::TargetHost;
+pub use target_server::TargetServer;
+
+use alloc::vec::Vec;
+use core::fmt;
+use core::time::Duration;
+
+use crate::message::MigrateFlags;
+use crate::{ChannelType, ClientMessage, ServerMessage};
+
+/// A moment: the time since an origin of the caller's choice.
+pub type Time = Duration;
+
+/// How long spice-server 0.15.1 waits for a client: `MIGRATE_TIMEOUT`.
+pub const MIGRATE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// One of the five roles.
+pub trait Role {
+    /// What can happen to it.
+    type Input;
+    /// What it wants done.
+    type Effect;
+
+    /// Something happened. The effects are to be carried out in order.
+    ///
+    /// # Errors
+    /// When it must not happen in this state, which stays as it was.
+    fn handle(&mut self, now: Time, input: Self::Input) -> Result<Vec<Self::Effect>, Violation>;
+
+    /// When to tell the role that time has passed, with its `Deadline` input, if nothing else happens before.
+    fn deadline(&self) -> Option<Time>;
+}
+
+/// What must not happen in this state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Violation {
+    /// The requirement's id in the registry of the conformance suite.
+    pub requirement: &'static str,
+    /// What was wrong.
+    pub what: &'static str,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} ({})", self.what, self.requirement)
+    }
+}
+
+impl core::error::Error for Violation {}
+
+/// How a client comes along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Scheme {
+    /// It starts afresh at the target when the guest has moved.
+    SwitchHost,
+    /// It is connected to the target beforehand, and its session restarts there.
+    SemiSeamless,
+    /// It is connected beforehand, and each channel's state is carried over.
+    Seamless,
+}
+
+/// What the source's server tells the client about the migration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum FromSource {
+    /// MIGRATE_BEGIN, on the main channel.
+    Begin,
+    /// MIGRATE_BEGIN_SEAMLESS, on the main channel.
+    BeginSeamless {
+        /// The source's migration protocol version.
+        version: u32,
+    },
+    /// MIGRATE_CANCEL, on the main channel.
+    Cancel,
+    /// MIGRATE_END, on the main channel.
+    End,
+    /// MIGRATE_SWITCH_HOST, on the main channel.
+    SwitchHost,
+    /// MIGRATE, on any channel.
+    Migrate(MigrateFlags),
+    /// MIGRATE_DATA, on any channel.
+    MigrateData,
+}
+
+/// What the client tells the source's server about the migration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ToSource {
+    /// MIGRATE_CONNECTED, on the main channel.
+    Connected,
+    /// MIGRATE_CONNECTED_SEAMLESS, on the main channel.
+    ConnectedSeamless,
+    /// MIGRATE_CONNECT_ERROR, on the main channel.
+    ConnectError,
+    /// MIGRATE_FLUSH_MARK, on any channel.
+    FlushMark,
+}
+
+/// What the client tells the target's server about the migration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ToTarget {
+    /// MIGRATE_DST_DO_SEAMLESS, on the main channel.
+    DoSeamless {
+        /// The source's migration protocol version, as received.
+        version: u32,
+    },
+    /// MIGRATE_END, on the main channel.
+    End,
+    /// MIGRATE_DATA, on any channel.
+    MigrateData,
+}
+
+/// What the target's server tells the client about the migration, on the main channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum FromTarget {
+    /// MIGRATE_DST_SEAMLESS_ACK.
+    Ack,
+    /// MIGRATE_DST_SEAMLESS_NACK.
+    Nack,
+    /// INIT: the session starts.
+    Init,
+}
+
+impl FromSource {
+    /// What a server's message says about the migration, if anything.
+    #[must_use]
+    pub const fn of(message: &ServerMessage<'_>) -> Option<Self> {
+        Some(match message {
+            ServerMessage::MigrateBegin(_) => Self::Begin,
+            ServerMessage::MigrateBeginSeamless(begin) => Self::BeginSeamless { version: begin.src_mig_version },
+            ServerMessage::MigrateCancel => Self::Cancel,
+            ServerMessage::MigrateEnd => Self::End,
+            ServerMessage::MigrateSwitchHost(_) => Self::SwitchHost,
+            ServerMessage::Migrate(migrate) => Self::Migrate(migrate.flags),
+            ServerMessage::MigrateData(_) => Self::MigrateData,
+            _ => return None,
+        })
+    }
+}
+
+impl ToSource {
+    /// What a client's message to the source says about the migration, if anything.
+    #[must_use]
+    pub const fn of(message: &ClientMessage<'_>) -> Option<Self> {
+        Some(match message {
+            ClientMessage::MigrateConnected => Self::Connected,
+            ClientMessage::MigrateConnectedSeamless => Self::ConnectedSeamless,
+            ClientMessage::MigrateConnectError => Self::ConnectError,
+            ClientMessage::MigrateFlushMark => Self::FlushMark,
+            _ => return None,
+        })
+    }
+
+    /// The message that says it.
+    #[must_use]
+    pub const fn message(self) -> ClientMessage<'static> {
+        match self {
+            Self::Connected => ClientMessage::MigrateConnected,
+            Self::ConnectedSeamless => ClientMessage::MigrateConnectedSeamless,
+            Self::ConnectError => ClientMessage::MigrateConnectError,
+            Self::FlushMark => ClientMessage::MigrateFlushMark,
+        }
+    }
+}
+
+impl ToTarget {
+    /// What a client's message to the target says about the migration, if anything.
+    #[must_use]
+    pub const fn of(message: &ClientMessage<'_>) -> Option<Self> {
+        Some(match message {
+            ClientMessage::MigrateDstDoSeamless(ask) => Self::DoSeamless { version: ask.src_version },
+            ClientMessage::MigrateEnd => Self::End,
+            ClientMessage::MigrateData(_) => Self::MigrateData,
+            _ => return None,
+        })
+    }
+}
+
+impl FromTarget {
+    /// What a message of the target says about the migration, if anything.
+    #[must_use]
+    pub const fn of(message: &ServerMessage<'_>) -> Option<Self> {
+        Some(match message {
+            ServerMessage::MigrateDstSeamlessAck => Self::Ack,
+            ServerMessage::MigrateDstSeamlessNack => Self::Nack,
+            ServerMessage::Init(_) => Self::Init,
+            _ => return None,
+        })
+    }
+}
+
+/// What a channel of this type needs when it moves seamlessly.
+#[must_use]
+pub fn migrate_flags(channel: ChannelType) -> MigrateFlags {
+    match channel {
+        ChannelType::CURSOR | ChannelType::PLAYBACK | ChannelType::RECORD => MigrateFlags(0),
+        _ => MigrateFlags::NEED_FLUSH | MigrateFlags::NEED_DATA_TRANSFER,
+    }
+}

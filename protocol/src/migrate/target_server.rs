@@ -1,0 +1,316 @@
+//! The target's server: it takes the client over, and tells its host when that is done.
+//!
+//! Two of its inputs exist in the design mail alone, and in no server that shipped. The host says that it can hold the guest
+//! ([`Input::CanHoldTheGuest`]); only then is `SEAMLESS_MIGRATE` advertised. And when the guest is here it asks when the client is
+//! ([`Input::AwaitClient`]), which [`Effect::ClientMigrationComplete`] answers, once for each question: when the client has been
+//! taken over, when it is gone, at once when there is none, and after [`MIGRATE_TIMEOUT`] in any case.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::source_server::ClientId;
+use super::{FromTarget, MIGRATE_TIMEOUT, Role, Time, ToTarget, Violation, migrate_flags};
+use crate::ChannelType;
+use crate::message::{ChannelId, MigrateFlags};
+use crate::state::VERSION;
+
+/// A server whose guest may come.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TargetServer {
+    /// Whether the host can hold the guest until the client has come.
+    can_hold: bool,
+    /// Whether several clients may be connected at once.
+    several: bool,
+    /// Until when the host waits for the client.
+    awaited_until: Option<Time>,
+    clients: Vec<Client>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Client {
+    id: ClientId,
+    phase: Phase,
+    semi_seamless: bool,
+    channels: Vec<Channel>,
+}
+
+/// How far a client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Phase {
+    /// Its channels are linked and held.
+    Pending,
+    /// It has been promised a seamless migration: each channel's state must come.
+    Seamless,
+    /// It has a session here.
+    Active,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Channel {
+    id: ChannelId,
+    /// In a seamless migration: its state has not come yet.
+    awaits_data: bool,
+}
+
+/// What happens to a target's server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Input {
+    /// The host can hold the guest until the client has come.
+    CanHoldTheGuest,
+    /// The guest is here: the host wants to be told when the client is.
+    AwaitClient,
+    /// A client has linked a channel.
+    Linked {
+        /// Whose.
+        client: ClientId,
+        /// Which.
+        channel: ChannelId,
+        /// Whether its connection id is not 0, so that it comes from a source; the main channel's link tells.
+        migrating: bool,
+        /// Whether it has `SEMI_SEAMLESS_MIGRATE`; the main channel's link tells.
+        semi_seamless: bool,
+    },
+    /// A connection has ended. The main channel's takes the client's others with it.
+    Closed {
+        /// Whose.
+        client: ClientId,
+        /// Which.
+        channel: ChannelId,
+    },
+    /// A client says something.
+    Message {
+        /// Which client.
+        client: ClientId,
+        /// On which channel.
+        channel: ChannelId,
+        /// What.
+        message: ToTarget,
+        /// For MIGRATE_DATA: whether [`State::for_target`](crate::state::State::for_target) accepts it.
+        valid: bool,
+    },
+    /// The time of [`Role::deadline`] has come.
+    Deadline,
+}
+
+/// What a target's server does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Effect {
+    /// Send this to a client on its main channel. INIT has the session id that the client linked with.
+    Send {
+        /// Which client.
+        client: ClientId,
+        /// What.
+        message: FromTarget,
+    },
+    /// Begin to serve a channel that was held, with the state that has come for it, if any.
+    Start {
+        /// Whose.
+        client: ClientId,
+        /// Which.
+        channel: ChannelId,
+    },
+    /// Close one connection.
+    CloseChannel {
+        /// Whose.
+        client: ClientId,
+        /// Which.
+        channel: ChannelId,
+    },
+    /// Close all connections of a client.
+    Close(ClientId),
+    /// Tell the host that no client is on its way any more: the answer to `AwaitClient`.
+    ClientMigrationComplete,
+}
+
+impl Role for TargetServer {
+    type Input = Input;
+    type Effect = Effect;
+
+    fn handle(&mut self, now: Time, input: Input) -> Result<Vec<Effect>, Violation> {
+        match input {
+            Input::CanHoldTheGuest => {
+                self.can_hold = true;
+                Ok(Vec::new())
+            }
+            Input::AwaitClient => {
+                self.awaited_until = Some(now.saturating_add(MIGRATE_TIMEOUT));
+                Ok(self.complete_if_nobody_comes().into_iter().collect())
+            }
+            Input::Linked { client, channel, migrating, semi_seamless } => {
+                self.linked(client, channel, migrating, semi_seamless)
+            }
+            Input::Closed { client, channel } => Ok(self.closed(client, channel)),
+            Input::Message { client, channel, message, valid } => self.message(client, channel, message, valid),
+            Input::Deadline => Ok(self.give_up()),
+        }
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        self.awaited_until
+    }
+}
+
+impl TargetServer {
+    /// A server without clients. `several`: they may be more than one.
+    #[must_use]
+    pub const fn new(several: bool) -> Self {
+        Self { can_hold: false, several, awaited_until: None, clients: Vec::new() }
+    }
+
+    /// Whether its main channel advertises `SEAMLESS_MIGRATE`.
+    #[must_use]
+    pub const fn advertises_seamless(&self) -> bool {
+        self.can_hold
+    }
+
+    /// Whether a client from a source is on its way.
+    #[must_use]
+    pub fn expects_client(&self) -> bool {
+        self.clients.iter().any(|client| client.phase != Phase::Active)
+    }
+
+    fn linked(
+        &mut self,
+        id: ClientId,
+        channel: ChannelId,
+        migrating: bool,
+        semi_seamless: bool,
+    ) -> Result<Vec<Effect>, Violation> {
+        if channel.channel_type == ChannelType::MAIN {
+            let mut effects = Vec::new();
+            if !self.several {
+                effects.extend(self.clients.drain(..).map(|client| Effect::Close(client.id)));
+            }
+            let phase = if migrating { Phase::Pending } else { Phase::Active };
+            let channels = vec![Channel { id: channel, awaits_data: false }];
+            self.clients.push(Client { id, phase, semi_seamless, channels });
+            if !migrating {
+                effects.push(Effect::Send { client: id, message: FromTarget::Init });
+            }
+            effects.extend(self.complete_if_nobody_comes());
+            return Ok(effects);
+        }
+        let Some(client) = self.clients.iter_mut().find(|client| client.id == id) else {
+            return Err(violation("L6", "a channel before the main channel"));
+        };
+        if client.channels.iter().any(|other| other.id == channel) {
+            return Err(violation("T2", "a channel linked twice"));
+        }
+        let mut linked = Channel { id: channel, awaits_data: false };
+        let mut effects = Vec::new();
+        match client.phase {
+            Phase::Pending => {}
+            Phase::Seamless => effects.extend(linked.becomes_active(id)),
+            Phase::Active => effects.push(Effect::Start { client: id, channel }),
+        }
+        client.channels.push(linked);
+        Ok(effects)
+    }
+
+    fn message(
+        &mut self,
+        id: ClientId,
+        channel: ChannelId,
+        message: ToTarget,
+        valid: bool,
+    ) -> Result<Vec<Effect>, Violation> {
+        let alone = self.clients.len() == 1;
+        let Some(client) = self.clients.iter_mut().find(|client| client.id == id) else { return Ok(Vec::new()) };
+        if message != ToTarget::MigrateData && channel.channel_type != ChannelType::MAIN {
+            return Err(violation("S11", "a main-channel message on another channel"));
+        }
+        let mut effects = Vec::new();
+        match message {
+            ToTarget::DoSeamless { version } => {
+                let agreed = self.can_hold && alone && version <= VERSION && client.phase == Phase::Pending;
+                let message = if agreed { FromTarget::Ack } else { FromTarget::Nack };
+                effects.push(Effect::Send { client: id, message });
+                if agreed {
+                    client.phase = Phase::Seamless;
+                    effects.extend(client.channels.iter_mut().filter_map(|channel| channel.becomes_active(id)));
+                }
+            }
+            ToTarget::End if client.phase == Phase::Pending && client.semi_seamless => {
+                client.phase = Phase::Active;
+                effects.push(Effect::Send { client: id, message: FromTarget::Init });
+                let channels = client.channels.iter().map(|channel| channel.id);
+                effects.extend(
+                    channels
+                        .filter(|channel| channel.channel_type != ChannelType::MAIN)
+                        .map(|channel| Effect::Start { client: id, channel }),
+                );
+            }
+            ToTarget::End => {}
+            ToTarget::MigrateData => match client.channels.iter_mut().find(|other| other.id == channel) {
+                Some(other) if other.awaits_data && valid => {
+                    other.awaits_data = false;
+                    effects.push(Effect::Start { client: id, channel });
+                    client.active_if_whole();
+                }
+                _ => {
+                    // Nothing else may suffer for it, but a client without a main channel is none.
+                    if channel.channel_type == ChannelType::MAIN {
+                        effects.push(Effect::Close(id));
+                    } else {
+                        effects.push(Effect::CloseChannel { client: id, channel });
+                    }
+                    effects.extend(self.closed(id, channel));
+                    return Ok(effects);
+                }
+            },
+        }
+        effects.extend(self.complete_if_nobody_comes());
+        Ok(effects)
+    }
+
+    fn closed(&mut self, id: ClientId, channel: ChannelId) -> Vec<Effect> {
+        if channel.channel_type == ChannelType::MAIN {
+            self.clients.retain(|client| client.id != id);
+        }
+        for client in self.clients.iter_mut().filter(|client| client.id == id) {
+            client.channels.retain(|other| other.id != channel);
+            client.active_if_whole();
+        }
+        self.complete_if_nobody_comes().into_iter().collect()
+    }
+
+    /// The answer to `AwaitClient`, once no client is on its way.
+    fn complete_if_nobody_comes(&mut self) -> Option<Effect> {
+        if self.awaited_until.is_none() || self.expects_client() {
+            return None;
+        }
+        self.awaited_until = None;
+        Some(Effect::ClientMigrationComplete)
+    }
+
+    fn give_up(&mut self) -> Vec<Effect> {
+        if self.awaited_until.is_none() {
+            return Vec::new();
+        }
+        let late = self.clients.extract_if(.., |client| client.phase != Phase::Active);
+        let mut effects: Vec<_> = late.map(|client| Effect::Close(client.id)).collect();
+        effects.extend(self.complete_if_nobody_comes());
+        effects
+    }
+}
+
+impl Client {
+    /// A seamless migration is done when every channel that has state to carry over has delivered it.
+    fn active_if_whole(&mut self) {
+        if self.phase == Phase::Seamless && !self.channels.iter().any(|channel| channel.awaits_data) {
+            self.phase = Phase::Active;
+        }
+    }
+}
+
+impl Channel {
+    /// In a seamless migration a channel waits for its state, or goes on at once if it has none.
+    fn becomes_active(&mut self, client: ClientId) -> Option<Effect> {
+        self.awaits_data = migrate_flags(self.id.channel_type).contains(MigrateFlags::NEED_DATA_TRANSFER);
+        (!self.awaits_data).then_some(Effect::Start { client, channel: self.id })
+    }
+}
+
+const fn violation(requirement: &'static str, what: &'static str) -> Violation {
+    Violation { requirement, what }
+}
