@@ -322,6 +322,20 @@ fn a_buffer_too_small_is_refused_with_the_size_needed() {
 }
 
 #[test]
+fn a_body_beyond_the_limit_is_not_encoded() {
+    // Never written to, so the memory is not really taken.
+    let most = usize::try_from(limits::MAX_BODY).unwrap();
+    let large = vec![0; most + 1];
+    let message =
+        |length| ServerMessage::AgentData(server::AgentData { data: spice_migration::Data(&large[..length]) });
+    assert_eq!(message(most).encode(&mut []), Err(EncodeError::BufferTooSmall { needed: most }));
+    assert_eq!(message(most + 1).encode(&mut []), Err(EncodeError::TooLong));
+    let framed = frame::encode(HeaderKind::Mini, 1, &message(most), &mut []);
+    assert_eq!(framed, Err(EncodeError::BufferTooSmall { needed: most + 6 }));
+    assert_eq!(frame::encode(HeaderKind::Mini, 1, &message(most + 1), &mut []), Err(EncodeError::TooLong));
+}
+
+#[test]
 fn the_tables_are_in_order_and_complete() {
     for (table, last) in [(ServerMessage::TABLE, 118), (ClientMessage::TABLE, 112)] {
         assert!(table.is_sorted_by_key(|row| row.id));

@@ -109,6 +109,13 @@ fn a_list_that_is_too_long_or_finds_no_room_is_not_encoded() {
     assert_eq!(encode_list(&many[..1], &mut [0; 12]), Err(EncodeError::BufferTooSmall { needed: 13 }));
     assert_eq!(encode_behind(b"ab", &many[..1], &mut [0; 14]), Err(EncodeError::BufferTooSmall { needed: 15 }));
     assert!(SubMessages::decode(&out, 0).is_ok());
+
+    // Never written to, so the memory is not really taken.
+    let most = usize::try_from(limits::MAX_BODY).unwrap();
+    let large = vec![0; most];
+    let of_length = |length: usize| SubMessage { id: 1, body: &large[..length - 12] };
+    assert_eq!(encode_list(&[of_length(most)], &mut []), Err(EncodeError::BufferTooSmall { needed: most }));
+    assert_eq!(encode_list(&[of_length(most + 1)], &mut []), Err(EncodeError::TooLong));
 }
 
 proptest! {
