@@ -15,7 +15,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::{FromSource, FromTarget, MIGRATE_TIMEOUT, Role, Scheme, Time, ToSource, ToTarget, Violation};
+use super::{FromSource, FromTarget, MIGRATE_TIMEOUT, Role, Scheme, Time, ToSource, ToTarget, Violation, violation};
 use crate::ChannelType;
 use crate::message::{ChannelId, MigrateFlags};
 
@@ -406,7 +406,3 @@ impl Client {
 
 /// The main channel, of which a session has one.
 const MAIN: ChannelId = ChannelId { channel_type: ChannelType::MAIN, id: 0 };
-
-const fn violation(requirement: &'static str, what: &'static str) -> Violation {
-    Violation { requirement, what }
-}

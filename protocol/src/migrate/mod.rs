@@ -118,6 +118,10 @@ pub struct Violation {
     pub what: &'static str,
 }
 
+const fn violation(requirement: &'static str, what: &'static str) -> Violation {
+    Violation { requirement, what }
+}
+
 impl fmt::Display for Violation {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{} ({})", self.what, self.requirement)

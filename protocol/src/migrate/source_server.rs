@@ -21,7 +21,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::{FromSource, MIGRATE_TIMEOUT, Role, Time, ToSource, Violation, migrate_flags};
+use super::{FromSource, MIGRATE_TIMEOUT, Role, Time, ToSource, Violation, migrate_flags, violation};
 use crate::ChannelType;
 use crate::message::{ChannelId, MigrateFlags};
 use crate::state::VERSION;
@@ -449,8 +449,4 @@ impl Client {
             _ => Err(violation("S8", "FLUSH_MARK that nobody asked for")),
         }
     }
-}
-
-const fn violation(requirement: &'static str, what: &'static str) -> Violation {
-    Violation { requirement, what }
 }

@@ -9,7 +9,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::source_server::ClientId;
-use super::{FromTarget, MIGRATE_TIMEOUT, Role, Time, ToTarget, Violation, migrate_flags};
+use super::{FromTarget, MIGRATE_TIMEOUT, Role, Time, ToTarget, Violation, migrate_flags, violation};
 use crate::ChannelType;
 use crate::message::{ChannelId, MigrateFlags};
 use crate::state::VERSION;
@@ -309,8 +309,4 @@ impl Channel {
         self.awaits_data = migrate_flags(self.id.channel_type).contains(MigrateFlags::NEED_DATA_TRANSFER);
         (!self.awaits_data).then_some(Effect::Start { client, channel: self.id })
     }
-}
-
-const fn violation(requirement: &'static str, what: &'static str) -> Violation {
-    Violation { requirement, what }
 }
