@@ -338,7 +338,7 @@ mod target_servers {
     use target_server::{Effect, Input};
 
     fn link(client: u32, channel: ChannelId) -> Input {
-        Input::Linked { client, channel, migrating: true, semi_seamless: true }
+        Input::Linked { client, channel, migrating: true, support: FULL }
     }
 
     fn says(channel: ChannelId, message: ToTarget) -> Input {
@@ -367,7 +367,7 @@ mod target_servers {
     fn t1_a_main_link_with_a_connection_id_announces_a_migrating_client() {
         assert!(linked(&[MAIN]).expects_client());
         let mut server = TargetServer::new(false);
-        let fresh = Input::Linked { client: 0, channel: MAIN, migrating: false, semi_seamless: true };
+        let fresh = Input::Linked { client: 0, channel: MAIN, migrating: false, support: FULL };
         assert_eq!(at(&mut server, 0, fresh), [to(FromTarget::Init)]);
         assert!(!server.expects_client());
         assert_eq!(at(&mut server, 0, link(0, INPUTS)), [start(INPUTS)]);
@@ -380,7 +380,7 @@ mod target_servers {
         assert_eq!(at(&mut server, 0, says(MAIN, ToTarget::End)), started);
         assert_eq!(at(&mut server, 0, says(MAIN, ToTarget::End)), [], "a second one");
         let mut without = TargetServer::new(false);
-        at(&mut without, 0, Input::Linked { client: 0, channel: MAIN, migrating: true, semi_seamless: false });
+        at(&mut without, 0, Input::Linked { client: 0, channel: MAIN, migrating: true, support: NONE });
         assert_eq!(at(&mut without, 0, says(MAIN, ToTarget::End)), []);
         assert!(without.expects_client());
     }
@@ -834,7 +834,7 @@ mod in_any_order {
         let mut all = vec![Input::CanHoldTheGuest, Input::AwaitClient, Input::Deadline];
         for (client, channel) in [0, 1].into_iter().flat_map(|client| CHANNELS.map(|channel| (client, channel))) {
             for flag in [true, false] {
-                all.push(Input::Linked { client, channel, migrating: flag, semi_seamless: true });
+                all.push(Input::Linked { client, channel, migrating: flag, support: FULL });
                 all.extend(messages.map(|message| Input::Message { client, channel, message, valid: flag }));
             }
             all.push(Input::Closed { client, channel });

@@ -8,6 +8,8 @@
 //! | [`TargetServer`] | takes the client over | spice-server, in the target's process |
 //! | [`Client`] | moves with the guest | spice-gtk |
 //!
+//! A [`Server`] is both servers in one, for a host that the guest comes to and leaves again.
+//!
 //! A role takes inputs with the time at which they come, and returns what is to be done. It has no clock, socket, thread or
 //! randomness; its state can be compared, hashed and copied, so that a model checker can go through all of it. What a role must
 //! not be given in its state is a [`Violation`], which leaves the state as it was: the caller closes the channel that it
@@ -68,12 +70,14 @@
 #![doc = include_str!("DESIGNS.md")]
 
 pub mod client;
+pub mod server;
 pub mod source_host;
 pub mod source_server;
 pub mod target_host;
 pub mod target_server;
 
 pub use client::Client;
+pub use server::Server;
 pub use source_host::SourceHost;
 pub use source_server::SourceServer;
 pub use target_host::TargetHost;

@@ -210,13 +210,36 @@ impl SourceServer {
         self.phase
     }
 
-    fn connect(&mut self, now: Time) -> Result<Vec<Effect>, Violation> {
+    /// Whether a channel of this client is open.
+    pub(super) fn has_client(&self, id: ClientId) -> bool {
+        self.clients.iter().any(|client| client.id == id)
+    }
+
+    /// A channel of a client that has a session here; nothing happens if it is known already.
+    pub(super) fn serve(&mut self, id: ClientId, support: Support, channel: ChannelId) {
+        // The only errors: it is known, or its client has none but this channel left.
+        let _ = self.linked(id, channel, support);
+    }
+
+    /// All connections of a client have ended.
+    pub(super) fn drop_client(&mut self, now: Time, id: ClientId) -> Vec<Effect> {
+        self.clients.retain(|client| client.id != id);
+        self.after_departure(now)
+    }
+
+    /// Whether the host may want the clients to connect now.
+    pub(super) fn may_connect(&self) -> Result<(), Violation> {
         if !self.has_destination {
             return Err(violation("H1", "the clients shall connect, and nobody has said where"));
         }
         if matches!(self.phase, Phase::HandingOver | Phase::Leaving(_)) {
             return Err(violation("H1", "a further destination, while the guest leaves for one"));
         }
+        Ok(())
+    }
+
+    fn connect(&mut self, now: Time) -> Result<Vec<Effect>, Violation> {
+        self.may_connect()?;
         if let Phase::Connecting(_) = self.phase {
             self.again = true;
             return Ok(Vec::new());
@@ -383,6 +406,11 @@ impl SourceServer {
             }
         }
         self.clients.retain(|client| !client.channels.is_empty());
+        self.after_departure(now)
+    }
+
+    /// The host may have waited for just the one that has gone.
+    fn after_departure(&mut self, now: Time) -> Vec<Effect> {
         let mut effects = self.connected_if_all_are(now);
         effects.extend(self.ended_if_all_have_left());
         effects

@@ -8,7 +8,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::source_server::ClientId;
+use super::source_server::{ClientId, Support};
 use super::{FromTarget, MIGRATE_TIMEOUT, Role, Time, ToTarget, Violation, migrate_flags, violation};
 use crate::ChannelType;
 use crate::message::{ChannelId, MigrateFlags};
@@ -30,7 +30,7 @@ pub struct TargetServer {
 struct Client {
     id: ClientId,
     phase: Phase,
-    semi_seamless: bool,
+    support: Support,
     channels: Vec<Channel>,
 }
 
@@ -67,8 +67,8 @@ pub enum Input {
         channel: ChannelId,
         /// Whether its connection id is not 0, so that it comes from a source; the main channel's link tells.
         migrating: bool,
-        /// Whether it has `SEMI_SEAMLESS_MIGRATE`; the main channel's link tells.
-        semi_seamless: bool,
+        /// What the client can do; the main channel's link tells.
+        support: Support,
     },
     /// A connection has ended. The main channel's takes the client's others with it.
     Closed {
@@ -136,9 +136,7 @@ impl Role for TargetServer {
                 self.awaited_until = Some(now.saturating_add(MIGRATE_TIMEOUT));
                 Ok(self.complete_if_nobody_comes().into_iter().collect())
             }
-            Input::Linked { client, channel, migrating, semi_seamless } => {
-                self.linked(client, channel, migrating, semi_seamless)
-            }
+            Input::Linked { client, channel, migrating, support } => self.linked(client, channel, migrating, support),
             Input::Closed { client, channel } => Ok(self.closed(client, channel)),
             Input::Message { client, channel, message, valid } => self.message(client, channel, message, valid),
             Input::Deadline => Ok(self.give_up()),
@@ -169,12 +167,27 @@ impl TargetServer {
         self.clients.iter().any(|client| client.phase != Phase::Active)
     }
 
+    /// Whether this client has a session here.
+    #[must_use]
+    pub fn serves(&self, client: ClientId) -> bool {
+        self.served(client).is_some()
+    }
+
+    /// What a client that has a session here can do, and its channels, the main channel first.
+    pub(super) fn served(
+        &self,
+        client: ClientId,
+    ) -> Option<(ClientId, Support, impl Iterator<Item = ChannelId> + use<'_>)> {
+        let served = self.clients.iter().find(|other| other.id == client && other.phase == Phase::Active)?;
+        Some((client, served.support, served.channels.iter().map(|channel| channel.id)))
+    }
+
     fn linked(
         &mut self,
         id: ClientId,
         channel: ChannelId,
         migrating: bool,
-        semi_seamless: bool,
+        support: Support,
     ) -> Result<Vec<Effect>, Violation> {
         if channel.channel_type == ChannelType::MAIN {
             let mut effects = Vec::new();
@@ -183,7 +196,7 @@ impl TargetServer {
             }
             let phase = if migrating { Phase::Pending } else { Phase::Active };
             let channels = vec![Channel { id: channel, awaits_data: false }];
-            self.clients.push(Client { id, phase, semi_seamless, channels });
+            self.clients.push(Client { id, phase, support, channels });
             if !migrating {
                 effects.push(Effect::Send { client: id, message: FromTarget::Init });
             }
@@ -230,7 +243,7 @@ impl TargetServer {
                     effects.extend(client.channels.iter_mut().filter_map(|channel| channel.becomes_active(id)));
                 }
             }
-            ToTarget::End if client.phase == Phase::Pending && client.semi_seamless => {
+            ToTarget::End if client.phase == Phase::Pending && client.support.semi_seamless => {
                 client.phase = Phase::Active;
                 effects.push(Effect::Send { client: id, message: FromTarget::Init });
                 let channels = client.channels.iter().map(|channel| channel.id);
@@ -284,9 +297,11 @@ impl TargetServer {
     }
 
     fn give_up(&mut self) -> Vec<Effect> {
-        if self.awaited_until.is_none() {
-            return Vec::new();
-        }
+        if self.awaited_until.is_none() { Vec::new() } else { self.drop_arriving() }
+    }
+
+    /// Awaits nobody any more.
+    pub(super) fn drop_arriving(&mut self) -> Vec<Effect> {
         let late = self.clients.extract_if(.., |client| client.phase != Phase::Active);
         let mut effects: Vec<_> = late.map(|client| Effect::Close(client.id)).collect();
         effects.extend(self.complete_if_nobody_comes());

@@ -480,8 +480,8 @@ impl World {
             Action::LinkComesUp(channel) => {
                 let Some(link) = self.target_link(channel) else { return };
                 let client = u32::from(link.attempt);
-                let semi_seamless = setup.support.semi_seamless;
-                let input = target_server::Input::Linked { client, channel, migrating: true, semi_seamless };
+                let support = setup.support;
+                let input = target_server::Input::Linked { client, channel, migrating: true, support };
                 if self.target_server.clone().handle(self.now, input).is_err() {
                     // The server has given the client up in the meantime.
                     return self.act(setup, Action::LinkFails(channel));
@@ -505,7 +505,7 @@ impl World {
                     client: FRESH_CLIENT,
                     channel: MAIN,
                     migrating: false,
-                    semi_seamless: setup.support.semi_seamless,
+                    support: setup.support,
                 };
                 self.target_server(setup, input);
             }
