@@ -99,6 +99,25 @@ wire_struct! {
 impl Destination<'_> {
     /// What QEMU sends for a port that was not given: -1 in 16 bits.
     pub const NO_PORT: u16 = 0xffff;
+
+    /// The plaintext port, if there is one.
+    #[must_use]
+    pub const fn plaintext_port(&self) -> Option<u16> {
+        if_given(self.port)
+    }
+
+    /// The TLS port, if there is one.
+    #[must_use]
+    pub const fn secure_port(&self) -> Option<u16> {
+        if_given(self.tls_port)
+    }
+}
+
+const fn if_given(port: u16) -> Option<u16> {
+    match port {
+        0 | Destination::NO_PORT => None,
+        port => Some(port),
+    }
 }
 
 /// Names one channel: `SpiceChannelId`.

@@ -11,13 +11,17 @@
 //! ```
 //!
 //! CANCEL leads back to `Session` at the source, and SWITCH_HOST out of every state: the client then starts afresh.
+//!
+//! [`Route::to`] says how to connect to where the source sends the client. The ticket is the source's.
 
 use alloc::vec;
 use alloc::vec::Vec;
+use core::fmt;
 
 use super::{FromSource, FromTarget, MIGRATE_TIMEOUT, Role, Scheme, Time, ToSource, ToTarget, Violation, violation};
-use crate::ChannelType;
+use crate::caps::MainCapability;
 use crate::message::{ChannelId, MigrateFlags};
+use crate::{ChannelType, Destination, Text};
 
 /// A client with a session at the source.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -101,8 +105,9 @@ pub enum Input {
 /// What a client does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Effect {
-    /// Link this channel at the announced target, with the id of the session at the source. What the target sends there stays
-    /// unread until [`Effect::Switch`], except for its answers to the main channel.
+    /// Link this channel at the announced target, with the id of the session at the source. Until [`Effect::Switch`] or
+    /// [`Effect::Moved`] nothing is sent there but [`Effect::ToTarget`] and the base channel's answers (PONG, ACK), and what the
+    /// target sends stays unread, except for what [`FromTarget`] knows.
     LinkTarget(ChannelId),
     /// Send this to the source.
     ToSource {
@@ -122,11 +127,14 @@ pub enum Effect {
     Switch(ChannelId),
     /// Close this channel's connection to the target, or give up making it.
     CloseTarget(ChannelId),
+    /// Close this channel's connection to the source: the channel is lost.
+    CloseSource(ChannelId),
     /// Close all connections to the source.
     DropSource,
     /// Close all connections to the target, made and half-made.
     DropTarget,
-    /// The session goes on at the target now, which is the source of whatever comes next.
+    /// The session goes on at the target now, which is the source of whatever comes next. What is kept of the session's state, the scheme
+    /// says: [`Scheme::keeps_state`].
     Moved(Scheme),
     /// Start a new session at the host that SWITCH_HOST has named, with connection id 0.
     StartAfresh,
@@ -146,10 +154,10 @@ impl Role for Client {
             Input::TargetClosed(channel) => Ok(self.target_closed(channel)),
             Input::SourceClosed(channel) => Ok(self.source_closed(channel)),
             Input::Exit => Ok(self.leave(&[Effect::DropSource, Effect::DropTarget])),
+            Input::Deadline if self.deadline.is_none_or(|deadline| now < deadline) => Ok(Vec::new()),
             Input::Deadline => Ok(match self.phase {
                 Phase::Connecting { .. } => self.cannot_connect(),
-                Phase::Switching(_) | Phase::Restarting => self.lose_session(),
-                _ => Vec::new(),
+                _ => self.lose_session(),
             }),
         }
     }
@@ -160,6 +168,15 @@ impl Role for Client {
 }
 
 impl Client {
+    /// The main-channel capabilities that say what this role can do. A client that advertises them and does not play it stalls the
+    /// migration for 10 s, and loses its session.
+    pub const CAPABILITIES: [MainCapability; 3] = [
+        MainCapability::SEMI_SEAMLESS_MIGRATE,
+        MainCapability::SEAMLESS_MIGRATE,
+        // A seamless client is told of the agent with tokens alone.
+        MainCapability::AGENT_CONNECTED_TOKENS,
+    ];
+
     /// A client whose session has these channels; the main channel is one of them in any case.
     pub fn new(channels: impl IntoIterator<Item = ChannelId>) -> Self {
         let children = channels.into_iter().filter(|channel| channel.channel_type != ChannelType::MAIN);
@@ -271,7 +288,13 @@ impl Client {
                 vec![Effect::DropTarget]
             }
             Phase::Switching(_) | Phase::Restarting if channel == MAIN => self.lose_session(),
-            _ => Vec::new(),
+            Phase::Switching(moving) => {
+                let awaits_switch = moving.iter().any(|moving| moving.channel == channel);
+                let close = awaits_switch.then_some(Effect::CloseSource(channel));
+                close.into_iter().chain(self.without(channel)).collect()
+            }
+            Phase::Restarting => self.without(channel).into_iter().collect(),
+            Phase::Session | Phase::Answered(None) | Phase::Left => Vec::new(),
         }
     }
 
@@ -281,27 +304,25 @@ impl Client {
             Phase::Switching(moving) if !moving.iter().any(|moving| moving.channel == channel) => Vec::new(),
             // What the source has not sent, nobody can carry over: the channel is lost, and with the main channel all.
             _ if channel == MAIN => self.lose_session(),
-            _ => self.forget(channel),
+            Phase::Session => self.without(channel).into_iter().collect(),
+            _ => [Effect::CloseTarget(channel)].into_iter().chain(self.without(channel)).collect(),
         }
     }
 
     /// One channel less. The others may have been waiting for it alone.
-    fn forget(&mut self, channel: ChannelId) -> Vec<Effect> {
+    fn without(&mut self, channel: ChannelId) -> Option<Effect> {
         self.channels.retain(|other| *other != channel);
-        let mut effects = vec![Effect::CloseTarget(channel)];
         match &mut self.phase {
-            Phase::Session => effects.clear(),
             Phase::Connecting { unlinked, .. } => {
                 unlinked.retain(|other| *other != channel);
-                effects.extend(self.answer());
+                self.answer()
             }
             Phase::Switching(moving) => {
                 moving.retain(|moving| moving.channel != channel);
-                effects.extend(self.moved_if_all_are());
+                self.moved_if_all_are()
             }
-            _ => {}
+            _ => None,
         }
-        effects
     }
 
     fn cancel(&mut self) -> Result<Vec<Effect>, Violation> {
@@ -403,6 +424,84 @@ impl Client {
         effects.to_vec()
     }
 }
+
+impl Scheme {
+    /// Whether each channel goes on where it was: its serials, ACK windows, caches and the agent's tokens. Otherwise it starts
+    /// afresh, with the values of the new INIT.
+    #[must_use]
+    pub const fn keeps_state(self) -> bool {
+        matches!(self, Self::Seamless)
+    }
+}
+
+/// How to connect to a [`Destination`]. Its host is opaque: where it is not a name, whoever made it knows the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Route<'a> {
+    /// Without TLS.
+    Plaintext {
+        /// The port.
+        port: u16,
+    },
+    /// With TLS.
+    Tls {
+        /// The port.
+        port: u16,
+        /// What the target's certificate must be for.
+        verify: Verify<'a>,
+    },
+}
+
+/// What a certificate is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verify<'a> {
+    /// This subject, whatever the host is called.
+    Subject(Text<'a>),
+    /// This host name.
+    HostName(Text<'a>),
+}
+
+/// A channel cannot go to a [`Destination`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NoRoute {
+    /// It has no port.
+    NoPort,
+    /// It has no TLS port, and the channel's connection to the source has TLS.
+    NoTlsPort,
+}
+
+impl<'a> Route<'a> {
+    /// The way for a channel whose connection to the source has TLS, or has not: from TLS never to plaintext, and never without
+    /// verification.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub const fn to(destination: &Destination<'a>, has_tls: bool) -> Result<Self, NoRoute> {
+        match (destination.plaintext_port(), destination.secure_port()) {
+            (Some(port), _) if !has_tls => Ok(Self::Plaintext { port }),
+            (_, Some(port)) => {
+                let verify = match destination.cert_subject {
+                    // An empty one names nobody, and spice-gtk takes it for none.
+                    Some(subject) if !subject.as_bytes().is_empty() => Verify::Subject(subject),
+                    _ => Verify::HostName(destination.host),
+                };
+                Ok(Self::Tls { port, verify })
+            }
+            (Some(_), None) => Err(NoRoute::NoTlsPort),
+            (None, None) => Err(NoRoute::NoPort),
+        }
+    }
+}
+
+impl fmt::Display for NoRoute {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::NoPort => "the destination has no port",
+            Self::NoTlsPort => "the destination has no TLS port, and the session must not fall back to plaintext",
+        })
+    }
+}
+
+impl core::error::Error for NoRoute {}
 
 /// The main channel, of which a session has one.
 const MAIN: ChannelId = ChannelId { channel_type: ChannelType::MAIN, id: 0 };

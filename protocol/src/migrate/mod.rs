@@ -87,7 +87,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 
-use crate::message::MigrateFlags;
+use crate::message::{ChannelId, MigrateFlags};
 use crate::{ChannelType, ClientMessage, ServerMessage};
 
 /// A moment: the time since an origin of the caller's choice.
@@ -273,11 +273,34 @@ impl FromTarget {
     }
 }
 
-/// What a channel of this type needs when it moves seamlessly.
+/// What a channel of this type needs when it moves seamlessly. A streaming device's display needs nothing, which its type does not tell.
 #[must_use]
 pub fn migrate_flags(channel: ChannelType) -> MigrateFlags {
     match channel {
         ChannelType::CURSOR | ChannelType::PLAYBACK | ChannelType::RECORD => MigrateFlags(0),
         _ => MigrateFlags::NEED_FLUSH | MigrateFlags::NEED_DATA_TRANSFER,
+    }
+}
+
+/// The ids of the displays that are a streaming device's.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct StreamingDisplays(Vec<u8>);
+
+impl StreamingDisplays {
+    const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    fn add(&mut self, id: u8) {
+        if !self.0.contains(&id) {
+            self.0.push(id);
+        }
+    }
+
+    fn migrate_flags(&self, channel: ChannelId) -> MigrateFlags {
+        match channel {
+            ChannelId { channel_type: ChannelType::DISPLAY, id } if self.0.contains(&id) => MigrateFlags(0),
+            _ => migrate_flags(channel.channel_type),
+        }
     }
 }

@@ -1,9 +1,13 @@
 //! A server in full: it takes clients over as a target, serves them, and hands them over as a source.
 //!
 //! It is a [`TargetServer`] for what arrives and a [`SourceServer`] for what is here. A client that has arrived, or has begun its session
-//! here, passes from the one to the other. A migration that is asked for while a client is still arriving waits for it, as in
-//! spice-server: nothing but INIT may reach the client first.
+//! here, passes from the one to the other.
+//!
+//! A migration that is asked for while a client is still arriving waits for it, as in spice-server: nothing but INIT may reach
+//! the client first. It waits for [`MIGRATE_TIMEOUT`]; then who has not arrived is dropped, and the others are told. spice-server
+//! keeps those that it has promised a seamless migration, but tells them nothing.
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use super::source_server::{self, ClientId, SourceServer, Support};
@@ -28,6 +32,8 @@ pub enum Input {
     CanHoldTheGuest,
     /// The guest is here: the host wants to be told when the client is.
     AwaitClient,
+    /// The display of this id is a streaming device's, and moves without state.
+    StreamingDisplay(u8),
     /// The host says where the guest will go.
     MigrateInfo,
     /// The host wants the clients to connect there.
@@ -96,15 +102,13 @@ impl Role for Server {
 
     fn handle(&mut self, now: Time, input: Input) -> Result<Vec<Effect>, Violation> {
         let mut effects = Vec::new();
-        let whose = match input {
-            Input::Linked { client, .. } | Input::Closed { client, .. } | Input::ToTarget { client, .. } => {
-                Some(client)
-            }
-            _ => None,
-        };
         match input {
             Input::CanHoldTheGuest => self.of_target(now, target_server::Input::CanHoldTheGuest, &mut effects)?,
             Input::AwaitClient => self.of_target(now, target_server::Input::AwaitClient, &mut effects)?,
+            Input::StreamingDisplay(id) => {
+                self.of_target(now, target_server::Input::StreamingDisplay(id), &mut effects)?;
+                self.of_source(now, source_server::Input::StreamingDisplay(id), &mut effects)?;
+            }
             Input::MigrateInfo => self.of_source(now, source_server::Input::MigrateInfo, &mut effects)?,
             Input::MigrateConnect if self.target.expects_client() => {
                 self.source.may_connect()?;
@@ -128,12 +132,15 @@ impl Role for Server {
                 self.of_target(now, linked, &mut effects)?;
             }
             Input::Closed { client, channel } => {
+                let was_here = self.target.has_client(client) || self.source.has_client(client);
                 self.of_target(now, target_server::Input::Closed { client, channel }, &mut effects)?;
-                self.of_source(now, source_server::Input::Closed { client, channel }, &mut effects)?;
+                let mut of_source = Vec::new();
+                self.of_source(now, source_server::Input::Closed { client, channel }, &mut of_source)?;
                 // Seamlessly the channels leave one by one; otherwise the main channel is the session.
-                if channel.channel_type == ChannelType::MAIN && !self.source.has_client(client) {
+                if channel.channel_type == ChannelType::MAIN && was_here && !self.source.has_client(client) {
                     effects.push(Effect::Target(target_server::Effect::Close(client)));
                 }
+                effects.extend(of_source);
             }
             Input::ToSource { client, channel, message } => {
                 let message = source_server::Input::Message { client, channel, message };
@@ -145,6 +152,12 @@ impl Role for Server {
             }
             Input::Deadline => self.times_up(now, &mut effects)?,
         }
+        let whose = match input {
+            Input::Linked { client, .. } | Input::Closed { client, .. } | Input::ToTarget { client, .. } => {
+                Some(client)
+            }
+            _ => None,
+        };
         self.settle(now, whose, &mut effects)?;
         Ok(effects)
     }
@@ -189,8 +202,17 @@ impl Server {
         input: source_server::Input,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Violation> {
-        effects.extend(self.source.handle(now, input)?.into_iter().map(Effect::Source));
+        let done = self.source.handle(now, input)?;
+        self.source_has(done, effects);
         Ok(())
+    }
+
+    /// A call of `MigrateConnect` that is deferred replaces the one before, whose answer would be taken for its own.
+    fn source_has(&self, done: Vec<source_server::Effect>, effects: &mut Vec<Effect>) {
+        let is_replaced = |effect: &source_server::Effect| {
+            self.deferred_until.is_some() && *effect == source_server::Effect::ConnectComplete
+        };
+        effects.extend(done.into_iter().filter(|effect| !is_replaced(effect)).map(Effect::Source));
     }
 
     /// The host goes on without the announcement that it has asked for, which is answered all the same.
@@ -214,25 +236,32 @@ impl Server {
         Ok(())
     }
 
-    /// What one half has done to a client, the other has to know; and the client that this was about may have arrived.
+    /// What one half has done to a client, the other has to know; and the one that this was about may have arrived.
     fn settle(&mut self, now: Time, whose: Option<ClientId>, effects: &mut Vec<Effect>) -> Result<(), Violation> {
+        let mut arrived: BTreeSet<ClientId> = whose.into_iter().collect();
+        let mut dropped = BTreeSet::new();
         for effect in effects.clone() {
             match effect {
-                Effect::Target(target_server::Effect::Close(client)) => {
-                    effects.extend(self.source.drop_client(now, client).into_iter().map(Effect::Source));
-                }
                 Effect::Target(target_server::Effect::CloseChannel { client, channel }) => {
+                    arrived.insert(client);
                     self.of_source(now, source_server::Input::Closed { client, channel }, effects)?;
                 }
-                Effect::Source(source_server::Effect::Close(client)) => {
-                    let channel = ChannelId { channel_type: ChannelType::MAIN, id: 0 };
-                    self.of_target(now, target_server::Input::Closed { client, channel }, effects)?;
+                Effect::Target(target_server::Effect::Close(client))
+                | Effect::Source(source_server::Effect::Close(client)) => {
+                    dropped.insert(client);
                 }
                 _ => {}
             }
         }
-        if let Some((client, support, channels)) = whose.and_then(|client| self.target.served(client)) {
-            channels.for_each(|channel| self.source.serve(client, support, channel));
+        for client in arrived {
+            if let Some((support, channels)) = self.target.served(client) {
+                effects.extend(self.source.serve(client, support, channels).map(Effect::Source));
+            }
+        }
+        if !dropped.is_empty() {
+            effects.extend(self.target.drop_clients(&dropped).map(Effect::Target));
+            let done = self.source.drop_clients(now, &dropped);
+            self.source_has(done, effects);
         }
         if self.deferred_until.is_some() && !self.target.expects_client() {
             self.deferred_until = None;

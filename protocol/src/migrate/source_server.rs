@@ -18,10 +18,11 @@
 //! before it has come. spice-server announces at once, and takes the answer to the first for one to the second: then a
 //! client can be sent to a target that it has left, or that it has not reached. The model in `tests/model` finds both.
 
+use alloc::collections::BTreeSet;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::{FromSource, MIGRATE_TIMEOUT, Role, Time, ToSource, Violation, migrate_flags, violation};
+use super::{FromSource, MIGRATE_TIMEOUT, Role, StreamingDisplays, Time, ToSource, Violation, violation};
 use crate::ChannelType;
 use crate::message::{ChannelId, MigrateFlags};
 use crate::state::VERSION;
@@ -34,6 +35,7 @@ pub type ClientId = u32;
 pub struct SourceServer {
     /// Whether the host allows seamless migration.
     seamless: bool,
+    streaming: StreamingDisplays,
     /// Whether the host has said where to.
     has_destination: bool,
     phase: Phase,
@@ -119,7 +121,9 @@ pub enum Input {
         /// Which.
         completed: bool,
     },
-    /// A client has linked a channel; a main channel makes it a client.
+    /// The display of this id is a streaming device's, and moves without state. The target must know too.
+    StreamingDisplay(u8),
+    /// A client has linked a channel; a main channel makes it a client. One that comes when the guest has moved is told where to.
     Linked {
         /// Whose.
         client: ClientId,
@@ -128,7 +132,8 @@ pub enum Input {
         /// What the client can do; only the main channel's link tells.
         support: Support,
     },
-    /// A connection has ended. The main channel's takes the client's others with it.
+    /// A connection has ended. The main channel's takes the client's others with it, unless its MIGRATE_DATA had been sent:
+    /// seamlessly the channels leave one by one.
     Closed {
         /// Whose.
         client: ClientId,
@@ -182,6 +187,10 @@ impl Role for SourceServer {
             Input::MigrateStart => self.start(now),
             Input::MigrateEnd { completed: true } => self.end(now),
             Input::MigrateEnd { completed: false } => self.cancel(now),
+            Input::StreamingDisplay(id) => {
+                self.streaming.add(id);
+                Ok(Vec::new())
+            }
             Input::Linked { client, channel, support } => self.linked(client, channel, support),
             Input::Closed { client, channel } => Ok(self.closed(now, client, channel)),
             Input::Message { client, channel, message } => self.message(now, client, channel, message),
@@ -201,7 +210,14 @@ impl SourceServer {
     /// A server without clients. `seamless`: the host allows seamless migration.
     #[must_use]
     pub const fn new(seamless: bool) -> Self {
-        Self { seamless, has_destination: false, phase: Phase::Idle, again: false, clients: Vec::new() }
+        Self {
+            seamless,
+            streaming: StreamingDisplays::new(),
+            has_destination: false,
+            phase: Phase::Idle,
+            again: false,
+            clients: Vec::new(),
+        }
     }
 
     /// How far the migration is.
@@ -215,15 +231,30 @@ impl SourceServer {
         self.clients.iter().any(|client| client.id == id)
     }
 
-    /// A channel of a client that has a session here; nothing happens if it is known already.
-    pub(super) fn serve(&mut self, id: ClientId, support: Support, channel: ChannelId) {
-        // The only errors: it is known, or its client has none but this channel left.
-        let _ = self.linked(id, channel, support);
+    /// A client has a session here, with these channels, the main channel first; some or all may be known already.
+    pub(super) fn serve(
+        &mut self,
+        id: ClientId,
+        support: Support,
+        channels: impl Iterator<Item = ChannelId>,
+    ) -> Option<Effect> {
+        let channels = channels.map(|id| Channel { id, step: Step::Serving });
+        match self.clients.iter_mut().find(|client| client.id == id) {
+            Some(client) => {
+                for channel in channels {
+                    if !client.channels.iter().any(|other| other.id == channel.id) {
+                        client.channels.push(channel);
+                    }
+                }
+                None
+            }
+            None => self.welcome(Client { id, support, answer: Answer::None, channels: channels.collect() }),
+        }
     }
 
-    /// All connections of a client have ended.
-    pub(super) fn drop_client(&mut self, now: Time, id: ClientId) -> Vec<Effect> {
-        self.clients.retain(|client| client.id != id);
+    /// All connections of these clients have ended.
+    pub(super) fn drop_clients(&mut self, now: Time, dropped: &BTreeSet<ClientId>) -> Vec<Effect> {
+        self.clients.retain(|client| !dropped.contains(&client.id));
         self.after_departure(now)
     }
 
@@ -339,7 +370,7 @@ impl SourceServer {
         self.phase = Phase::HandingOver;
         for client in &mut self.clients {
             if client.answer == Answer::ConnectedSeamless {
-                effects.extend(client.migrate());
+                effects.extend(client.migrate(&self.streaming));
             }
         }
         Ok(effects)
@@ -386,22 +417,33 @@ impl SourceServer {
         let linked = Channel { id: channel, step: Step::Serving };
         match self.clients.iter_mut().find(|client| client.id == id) {
             Some(client) if client.channels.iter().any(|other| other.id == channel) => {
-                return Err(violation("S11", "a channel linked twice"));
+                Err(violation("S11", "a channel linked twice"))
             }
-            Some(client) => client.channels.push(linked),
+            Some(client) => {
+                client.channels.push(linked);
+                Ok(Vec::new())
+            }
             None if channel.channel_type == ChannelType::MAIN => {
-                self.clients.push(Client { id, support, answer: Answer::None, channels: vec![linked] });
+                let client = Client { id, support, answer: Answer::None, channels: vec![linked] };
+                Ok(self.welcome(client).into_iter().collect())
             }
-            None => return Err(violation("L6", "a channel before the main channel")),
+            None => Err(violation("L6", "a channel before the main channel")),
         }
-        Ok(Vec::new())
+    }
+
+    fn welcome(&mut self, client: Client) -> Option<Effect> {
+        let guest_has_moved = matches!(self.phase, Phase::Leaving(_));
+        let told = guest_has_moved.then(|| client.send(FromSource::SwitchHost));
+        self.clients.push(client);
+        told
     }
 
     fn closed(&mut self, now: Time, id: ClientId, channel: ChannelId) -> Vec<Effect> {
-        for client in self.clients.iter_mut().filter(|client| client.id == id) {
+        if let Some(client) = self.clients.iter_mut().find(|client| client.id == id) {
+            let left_seamlessly = client.channels.contains(&Channel { id: channel, step: Step::Done });
             client.channels.retain(|other| other.id != channel);
-            // Seamlessly the channels leave one by one, the main channel not as the last one.
-            if channel.channel_type == ChannelType::MAIN && client.answer != Answer::ConnectedSeamless {
+            // Seamlessly the channels leave one by one, and the main channel not always as the last one.
+            if channel.channel_type == ChannelType::MAIN && !left_seamlessly {
                 client.channels.clear();
             }
         }
@@ -427,6 +469,7 @@ impl SourceServer {
 
     fn give_up(&mut self, now: Time) -> Vec<Effect> {
         match self.phase {
+            Phase::Connecting(until) | Phase::Leaving(until) if now < until => Vec::new(),
             Phase::Connecting(_) => self.stop_waiting(now),
             Phase::Leaving(_) => {
                 let mut effects: Vec<_> = self.clients.drain(..).map(|client| Effect::Close(client.id)).collect();
@@ -456,11 +499,11 @@ impl Client {
         (connected && reachable && self.support.semi_seamless).then(|| self.send(FromSource::Cancel))
     }
 
-    fn migrate(&mut self) -> Vec<Effect> {
+    fn migrate(&mut self, streaming: &StreamingDisplays) -> Vec<Effect> {
         let client = self.id;
         let mut effects = Vec::new();
         for channel in &mut self.channels {
-            let flags = migrate_flags(channel.id.channel_type);
+            let flags = streaming.migrate_flags(channel.id);
             channel.step = if flags.contains(MigrateFlags::NEED_FLUSH) { Step::Flushing } else { Step::Done };
             effects.push(Effect::Send { client, channel: channel.id, message: FromSource::Migrate(flags) });
         }

@@ -4,12 +4,18 @@
 //! ([`Input::CanHoldTheGuest`]); only then is `SEAMLESS_MIGRATE` advertised. And when the guest is here it asks when the client is
 //! ([`Input::AwaitClient`]), which [`Effect::ClientMigrationComplete`] answers, once for each question: when the client has been
 //! taken over, when it is gone, at once when there is none, and after [`MIGRATE_TIMEOUT`] in any case.
+//!
+//! At that time limit a seamless client whose main channel has its data loses only the channels that still wait for theirs. One that
+//! has not come so far, or was promised nothing, has no session that could go on, and is closed whole. spice-server 0.15.1 limits the display
+//! alone, from the moment the guest runs. There a channel that is lost before its data has come leaves its client in migration
+//! for good, which ignores ATTACH_CHANNELS ever after; here the client is then as complete as it can be.
 
+use alloc::collections::BTreeSet;
 use alloc::vec;
 use alloc::vec::Vec;
 
 use super::source_server::{ClientId, Support};
-use super::{FromTarget, MIGRATE_TIMEOUT, Role, Time, ToTarget, Violation, migrate_flags, violation};
+use super::{FromTarget, MIGRATE_TIMEOUT, Role, StreamingDisplays, Time, ToTarget, Violation, violation};
 use crate::ChannelType;
 use crate::message::{ChannelId, MigrateFlags};
 use crate::state::VERSION;
@@ -21,6 +27,7 @@ pub struct TargetServer {
     can_hold: bool,
     /// Whether several clients may be connected at once.
     several: bool,
+    streaming: StreamingDisplays,
     /// Until when the host waits for the client.
     awaited_until: Option<Time>,
     clients: Vec<Client>,
@@ -59,6 +66,8 @@ pub enum Input {
     CanHoldTheGuest,
     /// The guest is here: the host wants to be told when the client is.
     AwaitClient,
+    /// The display of this id is a streaming device's, and moves without state. The source must know too.
+    StreamingDisplay(u8),
     /// A client has linked a channel.
     Linked {
         /// Whose.
@@ -122,6 +131,50 @@ pub enum Effect {
     ClientMigrationComplete,
 }
 
+/// How the guest's agent is attached here, when the main channel's state comes for a seamless client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AgentHere {
+    /// It has not been yet: the guest has not run here.
+    NotYet,
+    /// It is, and has been all along.
+    Attached,
+    /// It was, and is no longer.
+    Gone,
+    /// It was, has gone, and is again: the state is another one's.
+    Another,
+}
+
+/// What becomes of the state of the agent's port, and what the client must be told of the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AgentState {
+    /// Go on from it. The client notices nothing.
+    Restore,
+    /// Keep it, and go on from it when the agent attaches.
+    Keep,
+    /// There is none, or none for this agent. Send AGENT_DISCONNECTED, if so, and then AGENT_CONNECTED, or AGENT_CONNECTED_TOKENS to
+    /// a client with that capability, if so.
+    Tell {
+        /// Whether what the client knew of is no longer there.
+        disconnected: bool,
+        /// Whether there is one that it does not know of.
+        connected: bool,
+    },
+}
+
+impl AgentHere {
+    /// What follows from where the agent is and whether it was connected at the source: `Main`'s `agent.connected`.
+    #[must_use]
+    pub const fn receives(self, connected_at_source: bool) -> AgentState {
+        match (connected_at_source, self) {
+            (true, Self::Attached) => AgentState::Restore,
+            (true, Self::NotYet) => AgentState::Keep,
+            (known, _) => {
+                AgentState::Tell { disconnected: known, connected: matches!(self, Self::Attached | Self::Another) }
+            }
+        }
+    }
+}
+
 impl Role for TargetServer {
     type Input = Input;
     type Effect = Effect;
@@ -136,10 +189,14 @@ impl Role for TargetServer {
                 self.awaited_until = Some(now.saturating_add(MIGRATE_TIMEOUT));
                 Ok(self.complete_if_nobody_comes().into_iter().collect())
             }
+            Input::StreamingDisplay(id) => {
+                self.streaming.add(id);
+                Ok(Vec::new())
+            }
             Input::Linked { client, channel, migrating, support } => self.linked(client, channel, migrating, support),
             Input::Closed { client, channel } => Ok(self.closed(client, channel)),
             Input::Message { client, channel, message, valid } => self.message(client, channel, message, valid),
-            Input::Deadline => Ok(self.give_up()),
+            Input::Deadline => Ok(self.give_up(now)),
         }
     }
 
@@ -152,7 +209,7 @@ impl TargetServer {
     /// A server without clients. `several`: they may be more than one.
     #[must_use]
     pub const fn new(several: bool) -> Self {
-        Self { can_hold: false, several, awaited_until: None, clients: Vec::new() }
+        Self { can_hold: false, several, streaming: StreamingDisplays::new(), awaited_until: None, clients: Vec::new() }
     }
 
     /// Whether its main channel advertises `SEAMLESS_MIGRATE`.
@@ -173,13 +230,21 @@ impl TargetServer {
         self.served(client).is_some()
     }
 
+    /// Whether a channel of this client is open, whether it arrives or is there.
+    pub(super) fn has_client(&self, id: ClientId) -> bool {
+        self.clients.iter().any(|client| client.id == id)
+    }
+
     /// What a client that has a session here can do, and its channels, the main channel first.
-    pub(super) fn served(
-        &self,
-        client: ClientId,
-    ) -> Option<(ClientId, Support, impl Iterator<Item = ChannelId> + use<'_>)> {
+    pub(super) fn served(&self, client: ClientId) -> Option<(Support, impl Iterator<Item = ChannelId> + use<'_>)> {
         let served = self.clients.iter().find(|other| other.id == client && other.phase == Phase::Active)?;
-        Some((client, served.support, served.channels.iter().map(|channel| channel.id)))
+        Some((served.support, served.channels.iter().map(|channel| channel.id)))
+    }
+
+    /// All connections of these clients have ended.
+    pub(super) fn drop_clients(&mut self, dropped: &BTreeSet<ClientId>) -> Option<Effect> {
+        self.clients.retain(|client| !dropped.contains(&client.id));
+        self.complete_if_nobody_comes()
     }
 
     fn linked(
@@ -190,6 +255,9 @@ impl TargetServer {
         support: Support,
     ) -> Result<Vec<Effect>, Violation> {
         if channel.channel_type == ChannelType::MAIN {
+            if self.has_client(id) {
+                return Err(violation("T2", "a channel linked twice"));
+            }
             let mut effects = Vec::new();
             if !self.several {
                 effects.extend(self.clients.drain(..).map(|client| Effect::Close(client.id)));
@@ -213,7 +281,7 @@ impl TargetServer {
         let mut effects = Vec::new();
         match client.phase {
             Phase::Pending => {}
-            Phase::Seamless => effects.extend(linked.becomes_active(id)),
+            Phase::Seamless => effects.extend(linked.becomes_active(id, &self.streaming)),
             Phase::Active => effects.push(Effect::Start { client: id, channel }),
         }
         client.channels.push(linked);
@@ -240,7 +308,8 @@ impl TargetServer {
                 effects.push(Effect::Send { client: id, message });
                 if agreed {
                     client.phase = Phase::Seamless;
-                    effects.extend(client.channels.iter_mut().filter_map(|channel| channel.becomes_active(id)));
+                    let channels = client.channels.iter_mut();
+                    effects.extend(channels.filter_map(|channel| channel.becomes_active(id, &self.streaming)));
                 }
             }
             ToTarget::End if client.phase == Phase::Pending && client.support.semi_seamless => {
@@ -296,8 +365,20 @@ impl TargetServer {
         Some(Effect::ClientMigrationComplete)
     }
 
-    fn give_up(&mut self) -> Vec<Effect> {
-        if self.awaited_until.is_none() { Vec::new() } else { self.drop_arriving() }
+    /// The host waits no longer: what has come may stay.
+    fn give_up(&mut self, now: Time) -> Vec<Effect> {
+        if self.awaited_until.is_none_or(|until| now < until) {
+            return Vec::new();
+        }
+        let mut effects = Vec::new();
+        for client in self.clients.iter_mut().filter(|client| client.has_main_data()) {
+            let id = client.id;
+            let late = client.channels.extract_if(.., |channel| channel.awaits_data);
+            effects.extend(late.map(|channel| Effect::CloseChannel { client: id, channel: channel.id }));
+            client.active_if_whole();
+        }
+        effects.extend(self.drop_arriving());
+        effects
     }
 
     /// Awaits nobody any more.
@@ -310,6 +391,12 @@ impl TargetServer {
 }
 
 impl Client {
+    /// Whether it comes seamlessly, and its main channel has come.
+    fn has_main_data(&self) -> bool {
+        let awaits_main = |channel: &Channel| channel.id.channel_type == ChannelType::MAIN && channel.awaits_data;
+        self.phase == Phase::Seamless && !self.channels.iter().any(awaits_main)
+    }
+
     /// A seamless migration is done when every channel that has state to carry over has delivered it.
     fn active_if_whole(&mut self) {
         if self.phase == Phase::Seamless && !self.channels.iter().any(|channel| channel.awaits_data) {
@@ -320,8 +407,8 @@ impl Client {
 
 impl Channel {
     /// In a seamless migration a channel waits for its state, or goes on at once if it has none.
-    fn becomes_active(&mut self, client: ClientId) -> Option<Effect> {
-        self.awaits_data = migrate_flags(self.id.channel_type).contains(MigrateFlags::NEED_DATA_TRANSFER);
+    fn becomes_active(&mut self, client: ClientId, streaming: &StreamingDisplays) -> Option<Effect> {
+        self.awaits_data = streaming.migrate_flags(self.id).contains(MigrateFlags::NEED_DATA_TRANSFER);
         (!self.awaits_data).then_some(Effect::Start { client, channel: self.id })
     }
 }

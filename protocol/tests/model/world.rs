@@ -696,6 +696,7 @@ impl World {
                     let mut links = self.target.iter_mut().filter(|link| of_channel(link));
                     links.by_ref().filter_map(|link| link.connection.as_mut()).for_each(Connection::close_client);
                 }
+                client::Effect::CloseSource(channel) => self.source_link(channel).close_client(),
                 client::Effect::DropSource => self.source.iter_mut().for_each(|(_, it)| it.close_client()),
                 client::Effect::DropTarget => {
                     self.target.retain(|link| link.connection.is_some());
