@@ -63,6 +63,9 @@
 //! MIGRATE cannot be told to stay, so the guest runs on at the source while the client has left (1). The protocol would need one
 //! more message to have the one without the other.
 //!
+//! A second, smaller model has the guest move on from the target, with each server in both of its parts, and a client that follows it
+//! twice; the second migration may be asked for before the client has arrived.
+//!
 //! What the model leaves out: copying fails as a whole, or the guest arrives. In truth the last byte can be there and its
 //! acknowledgement lost, and no design can decide then where the guest may run (the Two Generals). Connections are quick,
 //! measured by the time limits. What a guest that is started too early shows to nobody is not counted as lost.

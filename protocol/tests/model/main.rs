@@ -3,6 +3,7 @@
 #![cfg(feature = "alloc")]
 #![allow(unreachable_pub, reason = "nothing of a test is reached from outside, and `pub` is shorter")]
 
+mod chain;
 mod mistakes;
 mod tell;
 mod world;
