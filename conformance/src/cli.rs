@@ -20,16 +20,22 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser},
 };
 use glob::Pattern;
+use spice_migration::migrate::source_host::{Completion, HandOver};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     case::{Case, Context, Level},
     cases,
     context::Survey,
-    peer::defect::Defect,
+    peer::{
+        defect::Defect,
+        host::{GuestOptions, HostSettings},
+        tls,
+    },
     registry::Registry,
     report::{Exit, Report, json, text},
     runner::Plan,
+    serve,
     subject::{Subject, qemu::Qemu},
 };
 
@@ -46,6 +52,7 @@ pub fn main() -> ExitCode {
         Command::Run(options) => run(&options),
         Command::List(options) => list(&options),
         Command::Explain { id } => explain(&id),
+        Command::Serve(options) => serve(&options),
     };
     let exit = done.unwrap_or_else(|refusal| {
         eprintln!("error: {}", refusal.message);
@@ -74,6 +81,13 @@ enum Command {
         /// The id of a case, as `list` shows it, or of a requirement, such as L1.1
         id: String,
     },
+    /// Runs the reference hosts as standing servers, with commands on the standard input
+    #[command(after_help = serve_help())]
+    Serve(ServeOptions),
+}
+
+fn serve_help() -> String {
+    format!("Commands, a line each:\n{}", serve::COMMANDS)
 }
 
 const EXIT_CODES: &str = "\
@@ -129,6 +143,57 @@ struct ListOptions {
 enum Format {
     Text,
     Json,
+}
+
+#[derive(Args)]
+struct ServeOptions {
+    /// Demands this ticket of clients
+    #[arg(long, value_name = "PASSWORD")]
+    password: Option<String>,
+    /// Speaks TLS, too, with this folder's server-cert.pem and server-key.pem; clients are then sent to TLS ports alone
+    #[arg(long, value_name = "FOLDER")]
+    tls: Option<PathBuf>,
+    /// Tells clients to verify this subject of the target's certificate
+    #[arg(long, value_name = "SUBJECT", requires = "tls")]
+    tls_subject: Option<String>,
+    /// Does not allow seamless migration
+    #[arg(long)]
+    no_seamless: bool,
+    /// Who waits so that guest and clients come together: the target (wait), nobody (signal), the source (shipped)
+    #[arg(long, value_enum, default_value_t = CompletionName::Wait)]
+    completion: CompletionName,
+    /// Whether clients are handed over after the guest's last stage or in parallel with it
+    #[arg(long, value_enum, default_value_t = HandOverName::After)]
+    hand_over: HandOverName,
+    /// The guest's memory
+    #[arg(long, value_name = "MIB", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    memory: u16,
+    /// How much of its memory the guest writes to, and leaves to be copied when it has stopped
+    #[arg(long, value_name = "KIB", default_value_t = 64)]
+    working_set: u32,
+    /// How many pages of 4 KiB the guest writes to in a second
+    #[arg(long, value_name = "PAGES", default_value_t = 1600)]
+    dirty_rate: u32,
+    /// Most bytes of the guest that are sent in a second; no limit if not given
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
+    bandwidth: Option<u64>,
+    /// Lets several clients connect at once
+    #[arg(long)]
+    several_clients: bool,
+}
+
+/// The designs of `spice_migration::migrate`.
+#[derive(Clone, Copy, ValueEnum)]
+enum CompletionName {
+    Wait,
+    Signal,
+    Shipped,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum HandOverName {
+    After,
+    Parallel,
 }
 
 /// Which cases a command is about.
@@ -221,6 +286,57 @@ fn list(options: &ListOptions) -> Result<Exit, Refusal> {
         Format::Json => json::list(&cases),
     });
     Ok(Exit::AsExpected)
+}
+
+fn serve(options: &ServeOptions) -> Result<Exit, Refusal> {
+    let tls = match &options.tls {
+        Some(folder) => Some(tls::server_config(folder).map_err(|error| Refusal {
+            exit: Exit::Usage,
+            message: format!("--tls: {error}; name a folder with server-cert.pem and server-key.pem"),
+        })?),
+        None => None,
+    };
+    const PAGES_PER_MIB: usize = 256;
+    const KIB_PER_PAGE: u32 = 4;
+    let settings = HostSettings {
+        completion: match options.completion {
+            CompletionName::Wait => Completion::WaitAtTarget,
+            CompletionName::Signal => Completion::SignalThroughClient,
+            CompletionName::Shipped => Completion::SourceWaits,
+        },
+        hand_over: match options.hand_over {
+            HandOverName::After => HandOver::Afterwards,
+            HandOverName::Parallel => HandOver::InParallel,
+        },
+        several_clients: options.several_clients,
+        guest: GuestOptions {
+            pages: usize::from(options.memory) * PAGES_PER_MIB,
+            working_set: options.working_set.div_ceil(KIB_PER_PAGE) as usize,
+            dirtied_per_second: options.dirty_rate,
+        },
+        bandwidth: options.bandwidth,
+        tls,
+        ..HostSettings::default()
+    };
+    let service = serve::Service {
+        seamless: !options.no_seamless,
+        password: options.password.clone(),
+        tls_subject: options.tls_subject.clone(),
+        settings,
+    };
+    let runtime = tokio::runtime::Runtime::new()?;
+    let exit = runtime.block_on(async {
+        tokio::select! {
+            served = serve::serve(service) => match served {
+                Ok(()) => Ok(Exit::AsExpected),
+                Err(error) => Err(Refusal { exit: Exit::PeerUnreachable, message: error.to_string() }),
+            },
+            () = interruption()? => Ok(Exit::Interrupted),
+        }
+    });
+    // Whoever reads the standard input only stops with the next line.
+    runtime.shutdown_background();
+    exit
 }
 
 fn explain(id: &str) -> Result<Exit, Refusal> {

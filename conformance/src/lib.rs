@@ -9,5 +9,6 @@ pub mod peer;
 pub mod registry;
 pub mod report;
 pub mod runner;
+pub mod serve;
 pub mod subject;
 pub mod trace;

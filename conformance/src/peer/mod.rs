@@ -5,3 +5,4 @@ pub mod client;
 pub mod defect;
 pub mod host;
 pub mod ticket;
+pub mod tls;

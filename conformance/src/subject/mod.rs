@@ -3,13 +3,17 @@
 pub mod qemu;
 
 use std::{
+    fmt,
     net::SocketAddr,
     path::Path,
     time::{Duration, Instant},
 };
 
 use crate::{
-    peer::{defect::Defect, host::EmbeddedHost},
+    peer::{
+        defect::Defect,
+        host::{EmbeddedHost, HostSettings},
+    },
     trace::Trace,
 };
 use qemu::{Qemu, QemuHost};
@@ -28,7 +32,8 @@ impl Subject {
     #[must_use]
     pub const fn migrate_timeout(&self) -> Duration {
         match self {
-            Self::Embedded(_) => Duration::from_millis(400),
+            // Long enough for the suite's clients to answer in, on a machine that is busy with other cases.
+            Self::Embedded(_) => Duration::from_secs(3),
             // spice-server's MIGRATE_TIMEOUT.
             Self::Qemu(_) => Duration::from_secs(10),
         }
@@ -39,7 +44,7 @@ impl Subject {
     #[must_use]
     pub const fn patience(&self) -> Duration {
         match self {
-            Self::Embedded(_) => Duration::from_millis(2500),
+            Self::Embedded(_) => Duration::from_secs(4),
             Self::Qemu(_) => Duration::from_secs(5),
         }
     }
@@ -52,7 +57,9 @@ impl Subject {
     ) -> Result<Host, StartError> {
         match self {
             Self::Embedded(defect) => {
-                EmbeddedHost::start(options, *defect, self.migrate_timeout(), trace).await.map(Host::Embedded)
+                let migrate_timeout = self.migrate_timeout();
+                let settings = HostSettings { defect: *defect, migrate_timeout, ..HostSettings::default() };
+                EmbeddedHost::start(options, settings, trace).await.map(Host::Embedded)
             }
             Self::Qemu(qemu) => qemu.start(directory, options, trace).await.map(|host| Host::Qemu(Box::new(host))),
         }
@@ -213,6 +220,19 @@ pub enum HostEvent {
     MigrationCancelled,
     /// The SPICE server says that it is done with its migrating client (QEMU: `SPICE_MIGRATE_COMPLETED`).
     ClientMigrationCompleted,
+}
+
+impl fmt::Display for HostEvent {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Stop => "guest stopped",
+            Self::Resume => "guest runs",
+            Self::MigrationCompleted => "guest has moved",
+            Self::MigrationFailed => "VM migration failed",
+            Self::MigrationCancelled => "VM migration cancelled",
+            Self::ClientMigrationCompleted => "no client needs this host any more",
+        })
+    }
 }
 
 /// Whether a party still lives after a case.

@@ -4,11 +4,11 @@ use spice_migration::{
     ChannelType, Data, List, ServerMessage,
     caps::MainCapability,
     frame::{self, HeaderKind},
-    message::{ChannelId, Message, MigrateFlags, server as send},
+    message::{ChannelId, Message, server as send},
+    migrate::source_server::{ClientId, Support},
 };
 use tokio::sync::mpsc;
 
-use super::state;
 use crate::peer::defect::Defect;
 
 /// The channel that a session begins with.
@@ -22,53 +22,24 @@ const fn channel(channel_type: ChannelType) -> ChannelId {
     ChannelId { channel_type, id: 0 }
 }
 
-/// One client: a main channel and what belongs to its session.
+/// One client, as far as the roles do not know it: its session, its connections, and what it was told.
 #[derive(Debug)]
 pub(super) struct Client {
-    /// Its main connection, which names the client.
-    pub(super) number: u64,
+    pub(super) id: ClientId,
     pub(super) session: u32,
     /// The first word of its main channel's capabilities.
     pub(super) capabilities: u32,
-    pub(super) stage: Stage,
-    pub(super) reply: Reply,
-    /// Whether a destination is to be announced as soon as the arrival is complete.
-    pub(super) deferred: bool,
+    /// Whether it came with a connection id, from a source.
+    pub(super) migrating: bool,
+    /// Whether it came seamlessly.
+    pub(super) seamless: bool,
+    /// Whether INIT was sent before it was due, with `init-before-end`.
+    pub(super) init_sent: bool,
+    /// Whether it was told a destination.
+    pub(super) asked: bool,
+    /// Whether it was told to follow the guest.
+    pub(super) leaving: bool,
     pub(super) channels: Vec<Channel>,
-}
-
-/// Where the client is on its way from host to host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
-    /// It came with a connection id, so it migrates hither; by which scheme is open. Nothing is sent.
-    Held {
-        /// With `init-before-end`.
-        init_sent: bool,
-    },
-    /// It migrates hither seamlessly: channels are active, data is awaited.
-    Seamless,
-    /// It is here.
-    Active(Arrival),
-    /// It was told to go to another host.
-    Leaving,
-}
-
-/// How the client came here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Arrival {
-    Fresh,
-    SemiSeamless,
-    Seamless,
-}
-
-/// How the client answered the announcement.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reply {
-    NotAsked,
-    Awaited,
-    Connected,
-    ConnectedSeamless,
-    Failed,
 }
 
 /// One linked channel of a client.
@@ -81,22 +52,8 @@ pub(super) struct Channel {
     pub(super) serial: u64,
     /// `None` once the client has let too much pile up; that ends the connection.
     pub(super) outbound: Option<mpsc::Sender<Vec<u8>>>,
-    pub(super) phase: Phase,
-}
-
-/// How far the channel's hand-over is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// Here is the target, and the session has not begun.
-    Held,
-    /// In use.
-    Open,
-    /// Here is the target: MIGRATE_DATA must come.
-    DataAwaited,
-    /// Here is the source: MIGRATE was sent, FLUSH_MARK must come.
-    FlushAwaited,
-    /// Here is the source, and nothing more is sent.
-    Moved,
+    /// Whether it is served: it has begun here, and has not been told MIGRATE.
+    pub(super) serves: bool,
 }
 
 impl Client {
@@ -105,59 +62,12 @@ impl Client {
         self.capabilities >> capability.0 & 1 == 1
     }
 
-    /// Whether it has answered with success, and can be told to go on there or to stay.
-    pub(super) fn has_connected(&self) -> bool {
-        matches!(self.reply, Reply::Connected | Reply::ConnectedSeamless)
-            && self.can(MainCapability::SEMI_SEAMLESS_MIGRATE)
-    }
-
-    /// Its answer to the announcement, or one that nobody awaits.
-    pub(super) fn answer(&mut self, reply: Reply, defect: Option<Defect>) {
-        if self.reply == Reply::Awaited {
-            self.reply = reply;
-            return;
-        }
-        let told = match reply {
-            Reply::Failed => defect == Some(Defect::UnaskedErrorAnswered),
-            _ => defect != Some(Defect::UnaskedConnectedIgnored),
-        };
-        if told && !matches!(self.stage, Stage::Held { .. }) {
-            self.send_main(&ServerMessage::MigrateCancel);
-            if defect == Some(Defect::SessionEndsAfterUnasked) {
-                self.stage = Stage::Leaving;
-            }
-        }
-    }
-
-    /// Starts the hand-over of all channels.
-    pub(super) fn send_migrate(&mut self, defect: Option<Defect>) {
-        for channel in &mut self.channels {
-            let channel_type = channel.id.channel_type;
-            let migrate_flags = match channel_type {
-                ChannelType::CURSOR if defect == Some(Defect::MigrateMissingOnCursor) => continue,
-                ChannelType::CURSOR => MigrateFlags::default(),
-                ChannelType::INPUTS if defect == Some(Defect::FlushFlagMissingOnInputs) => {
-                    MigrateFlags::NEED_DATA_TRANSFER
-                }
-                _ => MigrateFlags::NEED_FLUSH | MigrateFlags::NEED_DATA_TRANSFER,
-            };
-            let migrate = ServerMessage::Migrate(send::Migrate { flags: migrate_flags });
-            channel.send(&migrate);
-            if channel_type == ChannelType::MAIN && defect == Some(Defect::CompletionSentTwice) {
-                channel.send(&migrate);
-            }
-            if channel_type == ChannelType::DISPLAY && defect == Some(Defect::PingAfterMigrate) {
-                channel.send(&PING);
-            }
-            channel.phase = match channel_type {
-                ChannelType::CURSOR => Phase::Moved,
-                _ => Phase::FlushAwaited,
-            };
-            let unflushed = migrate_flags == MigrateFlags::NEED_DATA_TRANSFER
-                || channel_type == ChannelType::DISPLAY && defect == Some(Defect::DataBeforeFlush);
-            if unflushed {
-                channel.send_data(defect);
-            }
+    /// The same, as the roles want to know it.
+    pub(super) fn support(&self, defect: Option<Defect>) -> Support {
+        let semi_seamless = self.can(MainCapability::SEMI_SEAMLESS_MIGRATE);
+        Support {
+            semi_seamless: semi_seamless || defect == Some(Defect::BeginUnasked),
+            seamless: self.can(MainCapability::SEAMLESS_MIGRATE) && self.can(MainCapability::AGENT_CONNECTED_TOKENS),
         }
     }
 
@@ -182,46 +92,44 @@ impl Client {
 
     /// Queues a message on the main channel.
     pub(super) fn send_main(&mut self, message: &ServerMessage<'_>) {
-        if let Some(main) = self.channels.iter_mut().find(|channel| channel.id == MAIN) {
+        if let Some(main) = self.channel(MAIN) {
             main.send(message);
         }
+    }
+
+    pub(super) fn channel(&mut self, id: ChannelId) -> Option<&mut Channel> {
+        self.channels.iter_mut().find(|channel| channel.id == id)
     }
 }
 
 impl Channel {
-    /// Sends the channel's first messages. If its state comes from the source, display has none before that.
-    pub(super) fn start(&mut self, seamless: bool) {
-        self.phase = match self.id.channel_type {
-            ChannelType::CURSOR => Phase::Open,
-            _ if seamless => Phase::DataAwaited,
-            _ => Phase::Open,
-        };
+    /// Begins to serve it, with what a server says first.
+    pub(super) fn start(&mut self) {
+        self.serves = true;
         match self.id.channel_type {
-            ChannelType::DISPLAY if seamless => {}
             ChannelType::DISPLAY | ChannelType::CURSOR => self.send(&SET_ACK),
             ChannelType::INPUTS => self.send(&INPUTS_INIT),
             _ => {}
         }
     }
 
-    /// Takes FLUSH_MARK; `false` if it is not awaited.
-    pub(super) fn flush(&mut self, defect: Option<Defect>) -> bool {
-        match self.phase {
-            Phase::FlushAwaited => self.send_data(defect),
-            Phase::Moved if defect == Some(Defect::DataBeforeFlush) => {}
-            _ => return false,
+    /// Shows the guest's screen to a client that has just told its caches.
+    pub(super) fn show_screen(&mut self) {
+        let little_endian =
+            |numbers: &[u32]| numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<_>>();
+        let (surface, format_32_xrgb, primary) = (0, 32, 1);
+        let create = little_endian(&[surface, SCREEN_WIDTH, SCREEN_HEIGHT, format_32_xrgb, primary]);
+        let (top, left) = (0, 0);
+        let mut fill = little_endian(&[surface, top, left, SCREEN_HEIGHT, SCREEN_WIDTH]);
+        let (no_clip, solid_brush, put): (u8, u8, u16) = (0, 1, 8);
+        fill.extend([no_clip, solid_brush]);
+        fill.extend(SCREEN_COLOUR.to_le_bytes());
+        fill.extend(put.to_le_bytes());
+        let no_mask = [0; 1 + 8 + 4];
+        fill.extend(no_mask);
+        for (id, body) in [(INVAL_ALL_PALETTES, &[][..]), (SURFACE_CREATE, &create), (DRAW_FILL, &fill), (MARK, &[])] {
+            self.send(&ServerMessage::Unknown { id, body: Data(body) });
         }
-        true
-    }
-
-    fn send_data(&mut self, defect: Option<Defect>) {
-        let data = state::data(self.id.channel_type, self.serial, defect);
-        let data = ServerMessage::MigrateData(send::MigrateData { data: Data(&data) });
-        self.send(&data);
-        if defect == Some(Defect::DataSentTwice) && self.id != MAIN {
-            self.send(&data);
-        }
-        self.phase = Phase::Moved;
     }
 
     /// Queues a message; the connection's task writes it.
@@ -237,16 +145,33 @@ impl Channel {
 }
 
 /// The first message of a display or cursor channel; the window is spice-server's.
-pub(super) const SET_ACK: ServerMessage<'_> = ServerMessage::SetAck(send::SetAck { generation: 1, window: 20 });
+const SET_ACK: ServerMessage<'_> = ServerMessage::SetAck(send::SetAck { generation: 1, window: 20 });
 
 /// The first message of an inputs channel: no keyboard light is on.
 const INPUTS_INIT: ServerMessage<'_> = ServerMessage::Unknown { id: 101, body: Data(&[0; 2]) };
 
-/// The answer to a display client's first message: a picture would follow.
-pub(super) const INVAL_ALL_PALETTES: ServerMessage<'_> = ServerMessage::Unknown { id: 108, body: Data(&[]) };
+/// Whether the client still answers.
+pub(super) const PING: ServerMessage<'_> = ServerMessage::Ping(send::Ping { id: 1, timestamp: 0, data: Data(&[]) });
+
+/// The guest's screen: a small one, of one colour.
+const SCREEN_WIDTH: u32 = 320;
+const SCREEN_HEIGHT: u32 = 200;
+const SCREEN_COLOUR: u32 = 0x0030_6090;
 
 /// The first message of a client on a display channel: `SPICE_MSGC_DISPLAY_INIT`.
 pub(super) const DISPLAY_INIT: u16 = 101;
 
-/// Whether the client still answers.
-pub(super) const PING: ServerMessage<'_> = ServerMessage::Ping(send::Ping { id: 1, timestamp: 0, data: Data(&[]) });
+/// A key is pressed: `SPICE_MSGC_INPUTS_KEY_DOWN`, with its scan code (u32).
+pub(super) const KEY_DOWN: u16 = 101;
+
+/// `SPICE_MSG_DISPLAY_MARK`: the screen can be shown.
+const MARK: u16 = 102;
+
+/// `SPICE_MSG_DISPLAY_INVAL_ALL_PALETTES`.
+const INVAL_ALL_PALETTES: u16 = 108;
+
+/// `SPICE_MSG_DISPLAY_DRAW_FILL`.
+const DRAW_FILL: u16 = 302;
+
+/// `SPICE_MSG_DISPLAY_SURFACE_CREATE`.
+const SURFACE_CREATE: u16 = 314;

@@ -20,8 +20,10 @@ use tokio::{
     sync::mpsc,
     time::timeout,
 };
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::either::Either;
 
-use super::server::Input;
+use super::{HostSettings, task::Input};
 use crate::peer::{defect::Defect, ticket::TicketKey};
 
 /// How long a client may take for the link stage.
@@ -36,18 +38,22 @@ const LINGER: Duration = Duration::from_secs(1);
 /// Largest body of a client's message.
 const MAX_CLIENT_BODY: u32 = 1024 * 1024;
 
-/// Bytes taken off the socket at once.
-const READ_LEN: usize = 16 * 1024;
+/// Bytes taken off the socket at once. A thousand clients have four thousand connections.
+const READ_LEN: usize = 4 * 1024;
 
-/// Most chunks that wait to be written. One read holds at most 2730 messages, each answered with at most three, and
+/// Most chunks that wait to be written. One read holds at most 682 messages, each answered with at most four, and
 /// nothing is read while answers wait: only a client that does not read gets beyond.
-const OUTBOUND_LEN: usize = 10_000;
+const OUTBOUND_LEN: usize = 3_000;
 
-/// What all link stages of a host have in common.
+/// A connection, in plaintext or under TLS.
+type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
+/// What all connections of a host have in common.
 #[derive(Debug)]
-pub(super) struct Settings {
+pub(super) struct Server {
     pub(super) password: Option<String>,
-    pub(super) defect: Option<Defect>,
+    pub(super) settings: Arc<HostSettings>,
+    pub(super) inputs: mpsc::Sender<Input>,
 }
 
 /// A client has authenticated itself. The server sends the link result, and then messages, to `outbound`; when it drops
@@ -67,18 +73,20 @@ pub(super) struct Link {
 }
 
 /// Serves one connection to its end.
-pub(super) async fn run(mut stream: TcpStream, connection: u64, settings: Arc<Settings>, inputs: mpsc::Sender<Input>) {
+pub(super) async fn run(stream: TcpStream, with_tls: bool, connection: u64, server: Server) {
+    let Some(mut stream) = secured(stream, with_tls, &server.settings).await else { return };
+    let inputs = &server.inputs;
     let (outbound, mut queue) = mpsc::channel(OUTBOUND_LEN);
-    let linked = timeout(LINK_DEADLINE, link(&mut stream, connection, &settings, outbound)).await;
+    let linked = timeout(LINK_DEADLINE, link(&mut stream, connection, &server, outbound)).await;
     if let Ok(Some(link)) = linked {
         let header = link.header;
         if inputs.send(Input::Link(link)).await.is_ok() {
-            exchange(&mut stream, header, connection, &mut queue, &inputs).await;
+            exchange(&mut stream, header, connection, &mut queue, inputs).await;
             // The host has ended if nobody takes this. Otherwise the queue ends behind the last answers, which a client that
             // has only closed its own direction still reads.
             let _ = inputs.send(Input::Closed { connection }).await;
             while let Some(bytes) = queue.recv().await
-                && let Ok(Ok(())) = timeout(WRITE_DEADLINE, stream.write_all(&bytes)).await
+                && write(&mut stream, &bytes).await
             {}
         }
     }
@@ -89,9 +97,28 @@ pub(super) async fn run(mut stream: TcpStream, connection: u64, settings: Arc<Se
     let _ = timeout(LINGER, async { while stream.read(&mut discarded).await.is_ok_and(|length| length > 0) {} }).await;
 }
 
+/// The stream as clients speak on it; `None` if they do not come to speak TLS where that is due.
+async fn secured(stream: TcpStream, with_tls: bool, settings: &HostSettings) -> Option<Stream> {
+    if !with_tls {
+        return Some(Either::Left(stream));
+    }
+    let acceptor = TlsAcceptor::from(settings.tls.clone()?);
+    let accepted = timeout(LINK_DEADLINE, acceptor.accept(stream)).await.ok()?.ok()?;
+    Some(Either::Right(Box::new(accepted)))
+}
+
+/// Writes all, in time; `false` if the client does not take it.
+async fn write(stream: &mut Stream, bytes: &[u8]) -> bool {
+    let written = timeout(WRITE_DEADLINE, async {
+        stream.write_all(bytes).await?;
+        stream.flush().await
+    });
+    matches!(written.await, Ok(Ok(())))
+}
+
 /// Messages both ways, until either side ends the connection.
 async fn exchange(
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     header: HeaderKind,
     connection: u64,
     queue: &mut mpsc::Receiver<Vec<u8>>,
@@ -105,7 +132,9 @@ async fn exchange(
             biased;
             bytes = queue.recv() => {
                 let Some(bytes) = bytes else { return };
-                let Ok(Ok(())) = timeout(WRITE_DEADLINE, stream.write_all(&bytes)).await else { return };
+                if !write(stream, &bytes).await {
+                    return;
+                }
             }
             read = stream.read(&mut buffer) => {
                 let Ok(length @ 1..) = read else { return };
@@ -124,13 +153,8 @@ async fn exchange(
 }
 
 /// The link stage up to the result; `None` if it fails.
-async fn link(
-    stream: &mut TcpStream,
-    connection: u64,
-    settings: &Settings,
-    outbound: mpsc::Sender<Vec<u8>>,
-) -> Option<Link> {
-    let has = |defect| settings.defect == Some(defect);
+async fn link(stream: &mut Stream, connection: u64, server: &Server, outbound: mpsc::Sender<Vec<u8>>) -> Option<Link> {
+    let has = |defect| server.settings.defect == Some(defect);
     let error_if = |defect, otherwise| if has(defect) { LinkError::ERROR } else { otherwise };
 
     let mut header = [0; LINK_HEADER_LEN];
@@ -191,12 +215,12 @@ async fn link(
     }
     let mut ticket = [0; TICKET_LEN];
     stream.read_exact(&mut ticket).await.ok()?;
-    if let Some(password) = &settings.password {
+    if let Some(password) = &server.password {
         // Decryption takes milliseconds in which the other connections must not wait.
         let sent = tokio::task::spawn_blocking(move || TicketKey::shared().password(&ticket)).await.ok()?;
         let right = sent.as_deref() == Some(password.as_bytes()) && !has(Defect::RightTicketRefused);
         if !right && !has(Defect::AnyTicketAccepted) {
-            stream.write_u32_le(LinkError::PERMISSION_DENIED.0).await.ok()?;
+            write(stream, &LinkError::PERMISSION_DENIED.0.to_le_bytes()).await;
             return None;
         }
     }
@@ -230,20 +254,21 @@ fn channel_capabilities(channel_type: ChannelType) -> Option<u32> {
 }
 
 /// Ends the link stage with an error.
-async fn refuse(stream: &mut TcpStream, error: LinkError) -> Option<Link> {
+async fn refuse(stream: &mut Stream, error: LinkError) -> Option<Link> {
     let reply_with_error = LinkReply { error, public_key: [0; PUBLIC_KEY_LEN], capabilities: Capabilities::default() };
     reply(stream, &reply_with_error).await?;
     None
 }
 
-async fn reply(stream: &mut TcpStream, reply: &LinkReply<'_>) -> Option<()> {
+async fn reply(stream: &mut Stream, reply: &LinkReply<'_>) -> Option<()> {
     let mut bytes = vec![0; LINK_HEADER_LEN + reply.encoded_len()];
     reply.encode_with_header(&mut bytes).ok()?;
-    stream.write_all(&bytes).await.ok()
+    write(stream, &bytes).await.then_some(())
 }
 
 /// Whether what follows the magic has arrived all at once; a header that is refused in any case needs nothing behind it.
-async fn rest_has_arrived(stream: &TcpStream) -> bool {
+async fn rest_has_arrived(stream: &Stream) -> bool {
+    let Either::Left(stream) = stream else { return true };
     let mut rest = [0; LINK_HEADER_LEN - MAGIC.len() + limits::MAX_LINK_BODY as usize];
     let Ok(arrived) = stream.peek(&mut rest).await else { return false };
     let ([major, _, size, ..], _) = rest[..arrived].as_chunks() else { return false };

@@ -1,26 +1,46 @@
-//! An embedded host: a hypervisor with a SPICE server in this process, which conforms unless a [`Defect`] is switched on.
+//! The reference host: a hypervisor with a SPICE server in this process, built on the roles of `spice_migration::migrate`. It conforms
+//! unless a [`Defect`] is switched on.
 //!
-//! It serves loopback TCP and has the channels main, display, inputs and cursor. It can be a source, a target, and a
-//! source again once it has been a target. The guest is imaginary: its migration takes no time and moves no bytes.
+//! It serves loopback TCP, and TLS if told to, and has the channels main, display, inputs and cursor. It can be a source, a target, and a
+//! source again once it has been a target. Its guest is memory that is written to; it moves over a socket, live first.
+//!
+//! - `task`: the roles, told what happens and obeyed;
+//! - `service`: the clients, between the server's role and the wire;
+//! - `connection`: one connection, with its link stage;
+//! - `guest` and `copying`: the guest and its way;
+//! - `state`: channel state as it travels.
+//!
+//! What a host holds is bounded: per connection 4 KiB of what was read, at most 1 MiB of one message, and at most 3,000 messages
+//! that the client does not read.
 
 mod client;
 mod connection;
-mod server;
+mod copying;
+mod guest;
+mod service;
 mod state;
+mod task;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use spice_migration::migrate::{
+    MIGRATE_TIMEOUT,
+    source_host::{Completion, HandOver},
+};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
     time::timeout,
 };
+use tokio_rustls::rustls::ServerConfig;
 
-use self::server::{Command, Input, Server};
+pub use self::guest::GuestOptions;
+use self::task::{Command, Input, Listeners, Task};
 use super::{defect::Defect, ticket::TicketKey};
 use crate::{
     subject::{ControlError, Destination, HostEvent, HostOptions, Liveness, StartError},
@@ -30,11 +50,54 @@ use crate::{
 /// Most messages and commands that wait for the host's task.
 const INPUTS_LEN: usize = 16;
 
+/// What sets one reference host apart from another.
+#[derive(Clone, Debug)]
+pub struct HostSettings {
+    /// What it does wrong.
+    pub defect: Option<Defect>,
+    /// How long it waits for a migrating client.
+    pub migrate_timeout: Duration,
+    /// Who waits for whom.
+    pub completion: Completion,
+    /// When the clients are handed over.
+    pub hand_over: HandOver,
+    /// Whether several clients may be connected at once.
+    pub several_clients: bool,
+    /// Its guest.
+    pub guest: GuestOptions,
+    /// Most bytes of the guest that are sent in a second.
+    pub bandwidth: Option<u64>,
+    /// How TLS is spoken, on a port of its own.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// Where it says what happens, a line each; lines that find it full are lost.
+    pub notes: Option<mpsc::Sender<String>>,
+}
+
+impl Default for HostSettings {
+    /// The mail's design, but for the hand-over in parallel, which can cost a session.
+    fn default() -> Self {
+        Self {
+            defect: None,
+            migrate_timeout: MIGRATE_TIMEOUT,
+            completion: Completion::WaitAtTarget,
+            hand_over: HandOver::Afterwards,
+            several_clients: false,
+            guest: GuestOptions::default(),
+            bandwidth: None,
+            tls: None,
+            notes: None,
+        }
+    }
+}
+
 /// A host in this process. It ends when it is dropped.
 #[derive(Debug)]
 pub struct EmbeddedHost {
     name: String,
     spice: SocketAddr,
+    spice_tls: Option<SocketAddr>,
+    /// Where it waits for the guest.
+    guest: Option<SocketAddr>,
     inputs: mpsc::Sender<Input>,
     /// Everything that the host reported.
     events: watch::Receiver<Vec<(HostEvent, Instant)>>,
@@ -45,28 +108,32 @@ pub struct EmbeddedHost {
 }
 
 impl EmbeddedHost {
-    /// Starts a host. `migrate_timeout` is how long it waits for a migrating client (spice-server: 10 s).
+    /// Starts a host.
     ///
     /// # Errors
     /// When no port can be bound.
-    pub async fn start(
-        options: &HostOptions,
-        defect: Option<Defect>,
-        migrate_timeout: Duration,
-        trace: &Trace,
-    ) -> Result<Self, StartError> {
+    pub async fn start(options: &HostOptions, settings: HostSettings, trace: &Trace) -> Result<Self, StartError> {
         let not_ready = |reason: String| StartError::NotReady { name: options.name.clone(), reason };
         // Made before the first client waits for it: that takes a while.
         tokio::task::spawn_blocking(TicketKey::shared).await.map_err(|error| not_ready(error.to_string()))?;
-        let listener =
-            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(|error| not_ready(error.to_string()))?;
-        let spice = listener.local_addr().map_err(|error| not_ready(error.to_string()))?;
+        let bind = async |wanted| match wanted {
+            true => TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map(Some),
+            false => Ok(None),
+        };
+        let bound = async {
+            let spice = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+            Ok(Listeners { spice, tls: bind(settings.tls.is_some()).await?, guest: bind(options.incoming).await? })
+        };
+        let listeners = bound.await.map_err(|error: std::io::Error| not_ready(error.to_string()))?;
+        let address = |listener: Option<&TcpListener>| listener.and_then(|listener| listener.local_addr().ok());
+        let spice = listeners.spice.local_addr().map_err(|error| not_ready(error.to_string()))?;
+        let (spice_tls, guest) = (address(listeners.tls.as_ref()), address(listeners.guest.as_ref()));
         let (inputs, queue) = mpsc::channel(INPUTS_LEN);
         let (reported, events) = watch::channel(Vec::new());
-        let server = Server::new(options.clone(), defect, migrate_timeout, trace.clone(), reported);
+        let host = Task::new(options.clone(), settings, trace.clone(), reported, inputs.clone());
         let mut task = JoinSet::new();
-        task.spawn(server.run(listener, inputs.clone(), queue));
-        Ok(Self { name: options.name.clone(), spice, inputs, events, delivered: Vec::new(), task })
+        task.spawn(host.run(listeners, queue));
+        Ok(Self { name: options.name.clone(), spice, spice_tls, guest, inputs, events, delivered: Vec::new(), task })
     }
 
     /// The name in the trace.
@@ -81,37 +148,50 @@ impl EmbeddedHost {
         self.spice
     }
 
-    /// Announces a destination to the client; does not wait for the client's answer.
+    /// Where they connect with TLS.
+    #[must_use]
+    pub fn spice_tls(&self) -> Option<SocketAddr> {
+        self.spice_tls
+    }
+
+    /// Announces a destination to the clients; does not wait for their answers.
     ///
     /// # Errors
-    /// When the destination has no form on the wire.
+    /// When the destination has no form on the wire, or the guest is not here.
     pub async fn migrate_info(&mut self, destination: &Destination) -> Result<(), ControlError> {
-        self.command("migrate_info", Command::Announce(destination.clone())).await.map(drop)
+        self.command("migrate_info", Command::Announce(destination.clone())).await
     }
 
-    /// Moves the guest to a host that waits for one; does not wait for the client.
+    /// Moves the guest to a host that waits for one, as soon as the clients have answered the announcement. Does not wait for it.
     ///
     /// # Errors
-    /// When the guest is not here, or the target does not wait for one; it goes on here then.
+    /// When the guest is not here, or no destination was announced.
     pub async fn migrate(&mut self, target: &Self) -> Result<(), ControlError> {
-        if !self.command("migrate", Command::StopGuest).await? {
-            return Ok(());
-        }
-        match target.command("migrate (incoming)", Command::TakeGuest).await {
-            Ok(_) => self.command("migrate", Command::Complete).await.map(drop),
-            Err(error) => {
-                self.command("migrate", Command::Fail).await?;
-                Err(error)
-            }
-        }
+        self.begin_to_migrate(target, false).await
     }
 
-    /// Begins a VM migration that fails.
+    /// The same without waiting for the clients' answers, as QEMU does if it is told so.
     ///
     /// # Errors
-    /// When the guest is not here.
+    /// See [`Self::migrate`].
+    pub async fn migrate_hurried(&mut self, target: &Self) -> Result<(), ControlError> {
+        self.begin_to_migrate(target, true).await
+    }
+
+    async fn begin_to_migrate(&self, target: &Self, hurried: bool) -> Result<(), ControlError> {
+        let Some(to) = target.guest else {
+            let reason = format!("{} does not wait for a guest", target.name);
+            return Err(ControlError { party: self.name.clone(), command: "migrate", reason });
+        };
+        self.command("migrate", Command::Migrate { to, hurried }).await
+    }
+
+    /// Lets the VM migration fail: the one that is under way, or one that is only announced.
+    ///
+    /// # Errors
+    /// When the host has ended.
     pub async fn migrate_to_nowhere(&mut self) -> Result<(), ControlError> {
-        self.command("migrate_to_nowhere", Command::Fail).await.map(drop)
+        self.command("migrate_to_nowhere", Command::Fail).await
     }
 
     /// Lets the next [`migrate`](Self::migrate) stay in its live stage until it is cancelled.
@@ -119,15 +199,29 @@ impl EmbeddedHost {
     /// # Errors
     /// When the host has ended.
     pub async fn throttle(&mut self) -> Result<(), ControlError> {
-        self.command("throttle", Command::Throttle).await.map(drop)
+        self.command("throttle", Command::Throttle).await
     }
 
-    /// Cancels a VM migration in its live stage; without one, nothing happens.
+    /// Cancels the VM migration; without one, nothing happens.
     ///
     /// # Errors
     /// When the host has ended.
     pub async fn cancel(&mut self) -> Result<(), ControlError> {
-        self.command("cancel", Command::Cancel).await.map(drop)
+        self.command("cancel", Command::Cancel).await
+    }
+
+    /// Says in its notes who has the guest and how many clients there are.
+    ///
+    /// # Errors
+    /// When the host has ended.
+    pub async fn tell_status(&mut self) -> Result<(), ControlError> {
+        self.command("status", Command::TellStatus).await
+    }
+
+    /// Everything that the host reports, from its beginning.
+    #[must_use]
+    pub fn events(&self) -> watch::Receiver<Vec<(HostEvent, Instant)>> {
+        self.events.clone()
     }
 
     /// Waits for an event, which may have come before. Each is delivered once.
@@ -161,11 +255,14 @@ impl EmbeddedHost {
         self.events.borrow().iter().any(|(reported, _)| *reported == event)
     }
 
-    /// Whether the host's task answers.
+    /// Whether the host's task answers. One that has given up, because its guest does not come, has exited with 1, as QEMU does.
     pub async fn liveness(&mut self, deadline: Duration) -> Liveness {
         match timeout(deadline, self.command("liveness", Command::Answer)).await {
-            Ok(Ok(_)) => Liveness::Alive,
-            Ok(Err(error)) => Liveness::Exited { code: None, signal: None, printed: error.reason },
+            Ok(Ok(())) => Liveness::Alive,
+            Ok(Err(error)) => match self.task.join_next().await {
+                Some(Err(panic)) => Liveness::Exited { code: None, signal: None, printed: panic.to_string() },
+                _ => Liveness::Exited { code: Some(1), signal: None, printed: error.reason },
+            },
             Err(_) => Liveness::Unresponsive("the host's task".to_owned()),
         }
     }
@@ -175,7 +272,7 @@ impl EmbeddedHost {
         self.task.shutdown().await;
     }
 
-    async fn command(&self, name: &'static str, command: Command) -> Result<bool, ControlError> {
+    async fn command(&self, name: &'static str, command: Command) -> Result<(), ControlError> {
         let (answer, answered) = oneshot::channel();
         // If the task has ended, the answer's sender is dropped here and the error is seen below.
         let _ = self.inputs.send(Input::Command(command, answer)).await;

@@ -1,0 +1,578 @@
+//! What the host's task does with its clients: links, what they say, and what the server's role wants them told. Defects sit here,
+//! between the role and the wire.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::OnceLock,
+};
+
+use spice_migration::{
+    ChannelType, ClientMessage, Data, ServerMessage,
+    caps::MainCapability,
+    frame::HeaderKind,
+    link::LinkError,
+    message::{ChannelId, LAST_BASE_ID, MigrateFlags, MouseModes, server as send},
+    migrate::{
+        FromSource, FromTarget, ToSource, ToTarget,
+        server::{Effect, Input},
+        source_host,
+        source_server::{self, ClientId},
+        target_host, target_server,
+    },
+    state::VERSION,
+};
+
+use super::{
+    client::{CHILDREN, Channel, Client, DISPLAY_INIT, KEY_DOWN, MAIN, PING},
+    connection::Link,
+    state,
+    task::{Task, on_wire},
+};
+use crate::{peer::defect::Defect, subject::HostEvent};
+
+impl Task {
+    // Connections that come and go.
+
+    pub(super) fn link(&mut self, link: Link) {
+        let is_main = link.channel == MAIN;
+        let is_known = is_main || CHILDREN.contains(&link.channel);
+        // The latest, should a defect have let in several of one session.
+        let owner =
+            self.clients.iter().rposition(|client| !is_main && client.session == link.connection_id && !client.leaving);
+        let result = match owner {
+            _ if !is_known && self.has(Defect::UnknownChannelAccepted) => LinkError::OK,
+            _ if !is_known => LinkError::CHANNEL_NOT_AVAILABLE,
+            None if !is_main && !self.has(Defect::ConnectionIdUnchecked) => LinkError::BAD_CONNECTION_ID,
+            // One of each is enough; the first is not to suffer.
+            Some(owner) if self.clients[owner].channel(link.channel).is_some() => LinkError::CHANNEL_NOT_AVAILABLE,
+            _ => LinkError::OK,
+        };
+        // The queue is empty, so there is room. If the result is an error, the queue ends behind it.
+        let _ = link.outbound.try_send(result.0.to_le_bytes().to_vec());
+        if result != LinkError::OK {
+            return;
+        }
+        let channel = Channel {
+            connection: link.connection,
+            id: link.channel,
+            header: if self.has(Defect::FullHeaderAlways) { HeaderKind::Full } else { link.header },
+            serial: if self.has(Defect::SerialsFromZero) { 0 } else { 1 },
+            outbound: Some(link.outbound),
+            serves: is_main,
+        };
+        match owner {
+            Some(owner) if is_known => self.adopt(owner, channel),
+            None if is_main => self.welcome(channel, link.connection_id, link.capabilities),
+            _ => self.strays.push(channel),
+        }
+    }
+
+    /// A main channel: a new client.
+    fn welcome(&mut self, main: Channel, connection_id: u32, capabilities: u32) {
+        // Connections are counted from 1; that four thousand million of them come is not to be feared.
+        let id = main.connection as ClientId;
+        let migrating = connection_id != 0;
+        let client = Client {
+            id,
+            session: if migrating { connection_id } else { new_session() },
+            capabilities,
+            migrating,
+            seamless: false,
+            init_sent: false,
+            asked: false,
+            leaving: false,
+            channels: vec![main],
+        };
+        let support = client.support(self.settings.defect);
+        self.clients.push(client);
+        self.note(&format_args!("client {id} linked {} {}", MAIN.channel_type, MAIN.id));
+        self.tell_role_that_must_accept(Input::Linked { client: id, channel: MAIN, migrating, support });
+    }
+
+    /// A child channel of a client.
+    fn adopt(&mut self, owner: usize, channel: Channel) {
+        let client = &mut self.clients[owner];
+        let (id, linked) = (client.id, channel.id);
+        let support = client.support(self.settings.defect);
+        client.channels.push(channel);
+        let too_early = client.migrating && !client.seamless && !client.init_sent && !self.server.serves(id);
+        self.note(&format_args!("client {id} linked {} {}", linked.channel_type, linked.id));
+        if too_early && self.has(Defect::InitBeforeEnd) {
+            self.clients[owner].init_sent = true;
+            self.send_init(id);
+        }
+        self.tell_role_that_must_accept(Input::Linked { client: id, channel: linked, migrating: false, support });
+    }
+
+    /// Closes a connection, or takes note that it is closed.
+    pub(super) fn remove(&mut self, connection: u64) {
+        self.strays.retain(|stray| stray.connection != connection);
+        let Some((owner, position)) = self.find(connection) else { return };
+        let client = &mut self.clients[owner];
+        let (id, channel) = (client.id, client.channels.remove(position).id);
+        if client.channels.is_empty() {
+            self.clients.remove(owner);
+        }
+        self.note(&format_args!("client {id} closed {} {}", channel.channel_type, channel.id));
+        self.tell_role_that_must_accept(Input::Closed { client: id, channel });
+    }
+
+    /// Closes one connection, of which the role knows already.
+    fn close_channel(&mut self, id: ClientId, channel: ChannelId) {
+        if let Some(client) = self.client(id) {
+            client.channels.retain(|other| other.id != channel);
+        }
+    }
+
+    /// Closes all connections of a client, of which the role knows already.
+    fn close(&mut self, id: ClientId) {
+        self.clients.retain(|client| client.id != id);
+    }
+
+    /// What the role has no reason to refuse: it would be our own mistake.
+    fn tell_role_that_must_accept(&mut self, input: Input) {
+        let told = self.tell_server(input);
+        debug_assert!(told.is_ok(), "{input:?}: {told:?}");
+    }
+
+    fn client(&mut self, id: ClientId) -> Option<&mut Client> {
+        self.clients.iter_mut().find(|client| client.id == id)
+    }
+
+    fn find(&self, connection: u64) -> Option<(usize, usize)> {
+        self.clients.iter().enumerate().find_map(|(owner, client)| {
+            let position = client.channels.iter().position(|channel| channel.connection == connection)?;
+            Some((owner, position))
+        })
+    }
+
+    // What clients say.
+
+    pub(super) fn receive(&mut self, connection: u64, id: u16, body: &[u8]) {
+        // A connection that was closed here may still have said something.
+        let Some((owner, position)) = self.find(connection) else { return };
+        let client = self.clients[owner].id;
+        let channel = self.clients[owner].channels[position].id;
+        let accepted = match ClientMessage::decode(channel.channel_type, id, body) {
+            Err(error) => Err(error.to_string()),
+            Ok(message) => match (ToSource::of(&message), ToTarget::of(&message)) {
+                (Some(said), _) => self.hear_as_source(client, channel, said, &message),
+                (None, Some(said)) => self.hear_as_target(client, channel, said, &message),
+                (None, None) => self.hear(owner, position, &message),
+            },
+        };
+        if let Err(reason) = accepted {
+            self.note(&format_args!("client {client} said what it must not: {reason}"));
+            self.remove(connection);
+        }
+    }
+
+    fn hear_as_source(
+        &mut self,
+        client: ClientId,
+        channel: ChannelId,
+        said: ToSource,
+        message: &ClientMessage<'_>,
+    ) -> Result<(), String> {
+        self.note(&format_args!("client {client} said {}", short(message.c_name())));
+        let told = self.tell_server(Input::ToSource { client, channel, message: said });
+        let unasked = self.server.serves(client) && self.client(client).is_some_and(|client| !client.asked);
+        if said == ToSource::ConnectError && unasked && self.has(Defect::UnaskedErrorAnswered) {
+            self.send(client, &ServerMessage::MigrateCancel);
+        }
+        if said == ToSource::FlushMark && self.has(Defect::DataBeforeFlush) {
+            return Ok(());
+        }
+        told.map_err(|violation| violation.to_string())
+    }
+
+    fn hear_as_target(
+        &mut self,
+        client: ClientId,
+        channel: ChannelId,
+        mut said: ToTarget,
+        message: &ClientMessage<'_>,
+    ) -> Result<(), String> {
+        self.note(&format_args!("client {client} said {}", short(message.c_name())));
+        let mut valid = false;
+        if let ClientMessage::MigrateData(message) = message {
+            let (data, channel_type) = (message.data.0, channel.channel_type);
+            // What a host with a defect sends, it takes from its like, so that only the sending is defective.
+            valid = state::is_valid(channel_type, data)
+                || channel_type != ChannelType::DISPLAY && data == state::data(channel_type, 0, self.settings.defect);
+            if let Some(display) = self.client(client).and_then(|client| client.channel(channel))
+                && channel_type == ChannelType::DISPLAY
+                && !display.serves
+            {
+                // The client waits for serials of this channel on others, so they go on where the source stopped.
+                display.serial = state::message_serial(data).wrapping_add(1);
+            }
+        }
+        if let ToTarget::DoSeamless { version } = &mut said {
+            if self.has(Defect::SupportedVersionRefused) {
+                *version = u32::MAX;
+            } else if self.has(Defect::AnyVersionAcked) {
+                *version = VERSION;
+            }
+        }
+        let again = self.server.serves(client) && self.client(client).is_some_and(|client| client.migrating);
+        self.tell_server(Input::ToTarget { client, channel, message: said, valid })
+            .map_err(|violation| violation.to_string())?;
+        if said == ToTarget::End && again && self.has(Defect::SecondEndAnswered) {
+            self.send_init(client);
+        }
+        Ok(())
+    }
+
+    /// What has nothing to do with migration.
+    fn hear(&mut self, owner: usize, position: usize, message: &ClientMessage<'_>) -> Result<(), String> {
+        let ignores_all = self.has(Defect::UnknownMessageIgnored);
+        let client = &mut self.clients[owner];
+        let (id, channel) = (client.id, &mut client.channels[position]);
+        let is_main = channel.id == MAIN;
+        match message {
+            ClientMessage::Unknown { id: message, body } => {
+                match (channel.id.channel_type, *message) {
+                    (ChannelType::DISPLAY, DISPLAY_INIT) if channel.serves => channel.show_screen(),
+                    (ChannelType::INPUTS, KEY_DOWN) if channel.serves => {
+                        let code = body.0.first_chunk().map_or(0, |code| u32::from_le_bytes(*code));
+                        self.note(&format_args!("client {id} pressed key {code:#04x}"));
+                    }
+                    _ => {}
+                }
+                if *message > LAST_BASE_ID && !is_main || ignores_all {
+                    Ok(())
+                } else {
+                    Err(format!("message {message}, which is none (M4)"))
+                }
+            }
+            // After MIGRATE, nothing is answered.
+            message if is_main && channel.serves => {
+                self.hear_main(owner, message);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn hear_main(&mut self, owner: usize, message: &ClientMessage<'_>) {
+        let has = self.defects();
+        let serves = self.server.serves(self.clients[owner].id);
+        let defect = self.settings.defect;
+        let client = &mut self.clients[owner];
+        match message {
+            ClientMessage::AttachChannels => {
+                let ignored = client.seamless && has(Defect::AttachIgnoredAfterSeamless);
+                if (serves || has(Defect::AttachAnsweredWhileMigrating)) && !client.leaving && !ignored {
+                    client.send_channels_list(defect);
+                }
+            }
+            // The guest has no tablet, so the mode is always the same.
+            ClientMessage::MouseModeRequest(_) if serves => {
+                let (supported_modes, current_mode) = (MouseModes::SERVER, MouseModes::SERVER);
+                client.send_main(&ServerMessage::MouseMode(send::MouseMode { supported_modes, current_mode }));
+            }
+            _ => {}
+        }
+    }
+
+    // What the role wants done.
+
+    pub(super) fn serve(&mut self, input: Input, effect: Effect) {
+        match effect {
+            Effect::Source(source_server::Effect::Send { client, channel, message }) => {
+                self.tell_as_source(input, client, channel, message);
+            }
+            Effect::Source(source_server::Effect::Close(client))
+            | Effect::Target(target_server::Effect::Close(client)) => {
+                self.close(client);
+            }
+            Effect::Source(source_server::Effect::ConnectComplete) => self.connect_complete(),
+            Effect::Source(source_server::Effect::EndComplete) => {
+                // Of a cancelled migration, it says nothing new.
+                let _ = self.tell_source_host(source_host::Input::EndComplete);
+            }
+            Effect::Target(target_server::Effect::Send { client, message }) => self.tell_as_target(client, message),
+            Effect::Target(target_server::Effect::Start { client, channel }) => self.start(input, client, channel),
+            Effect::Target(target_server::Effect::CloseChannel { client, channel }) => {
+                self.close_channel(client, channel);
+            }
+            Effect::Target(target_server::Effect::ClientMigrationComplete) => {
+                let _ = self.tell_target_host(target_host::Input::ClientMigrationComplete);
+            }
+        }
+    }
+
+    fn tell_as_source(&mut self, input: Input, id: ClientId, channel: ChannelId, message: FromSource) {
+        if self.is_withheld(input, channel, message) {
+            return;
+        }
+        let has = self.defects();
+        let defect = self.settings.defect;
+        let destination = self.destination.clone();
+        let port_error = u16::from(has(Defect::DestinationPortWrong));
+        let destination = destination.as_ref().and_then(|destination| on_wire(destination, port_error));
+        let Some(client) = self.client(id) else { return };
+        let Some(place) = client.channel(channel) else { return };
+        let data;
+        let told = match (altered(message, channel, defect), destination) {
+            (FromSource::Begin, Some(destination)) => ServerMessage::MigrateBegin(send::MigrateBegin { destination }),
+            (FromSource::BeginSeamless { version: src_mig_version }, Some(destination)) => {
+                ServerMessage::MigrateBeginSeamless(send::MigrateBeginSeamless { destination, src_mig_version })
+            }
+            (FromSource::SwitchHost, Some(destination)) => {
+                ServerMessage::MigrateSwitchHost(send::MigrateSwitchHost { destination })
+            }
+            // Nobody is told to go anywhere before there is a destination.
+            (FromSource::Begin | FromSource::BeginSeamless { .. } | FromSource::SwitchHost, None) => return,
+            (FromSource::Cancel, _) => ServerMessage::MigrateCancel,
+            (FromSource::End, _) => ServerMessage::MigrateEnd,
+            (FromSource::Migrate(flags), _) => ServerMessage::Migrate(send::Migrate { flags }),
+            (FromSource::MigrateData, _) => {
+                data = state::data(channel.channel_type, place.serial, defect);
+                ServerMessage::MigrateData(send::MigrateData { data: Data(&data) })
+            }
+        };
+        let completes =
+            channel == MAIN && matches!(message, FromSource::End | FromSource::SwitchHost | FromSource::Migrate(_));
+        if completes && has(Defect::CancelBesideCompletion) {
+            place.send(&ServerMessage::MigrateCancel);
+        }
+        place.send(&told);
+        let twice = completes && has(Defect::CompletionSentTwice)
+            || message == FromSource::MigrateData && channel != MAIN && has(Defect::DataSentTwice);
+        if twice {
+            place.send(&told);
+        }
+        if matches!(message, FromSource::Migrate(_)) {
+            place.serves = false;
+            if channel.channel_type == ChannelType::DISPLAY && has(Defect::PingAfterMigrate) {
+                place.send(&PING);
+            }
+        }
+        let name = short(told.c_name());
+        match message {
+            FromSource::Begin | FromSource::BeginSeamless { .. } => client.asked = true,
+            FromSource::Cancel => client.asked = false,
+            _ => client.leaving |= completes,
+        }
+        match channel {
+            MAIN => self.note(&format_args!("client {id} was told {name}")),
+            _ => self.note(&format_args!("client {id} was told {name} on {}", channel.channel_type)),
+        }
+        self.go_wrong_after(input, id, channel, message, completes);
+    }
+
+    /// Whether a defect keeps the message from being sent.
+    fn is_withheld(&self, input: Input, channel: ChannelId, message: FromSource) -> bool {
+        let has = self.defects();
+        match (message, input) {
+            (FromSource::Begin | FromSource::BeginSeamless { .. }, _) => {
+                has(Defect::NoBeginAfterCancel) && self.cancelled
+                    || has(Defect::NoBeginAfterTakeover) && self.taken_over
+            }
+            (FromSource::Cancel, Input::MigrateEnd { .. }) => {
+                let cancelled = self.seen(HostEvent::MigrationCancelled);
+                has(if cancelled { Defect::CancelUntold } else { Defect::FailureUntold })
+            }
+            (FromSource::Cancel, Input::MigrateConnect) => has(Defect::SecondBeginWithoutCancel),
+            (FromSource::Cancel, Input::ToSource { .. }) => has(Defect::UnaskedConnectedIgnored),
+            (FromSource::Migrate(_), _) => {
+                channel.channel_type == ChannelType::CURSOR && has(Defect::MigrateMissingOnCursor)
+            }
+            _ => false,
+        }
+    }
+
+    /// What a defect does behind a message of the source.
+    fn go_wrong_after(&mut self, input: Input, id: ClientId, channel: ChannelId, message: FromSource, completes: bool) {
+        let ends_session = match input {
+            Input::MigrateEnd { .. } => self.has(Defect::CancelClosesSession),
+            Input::ToSource { .. } => self.has(Defect::SessionEndsAfterUnasked),
+            _ => false,
+        };
+        if message == FromSource::Cancel && ends_session {
+            self.close(id);
+            self.tell_role_that_must_accept(Input::Closed { client: id, channel: MAIN });
+        }
+        let unflushed = match channel.channel_type {
+            ChannelType::DISPLAY => self.has(Defect::DataBeforeFlush),
+            ChannelType::INPUTS => self.has(Defect::FlushFlagMissingOnInputs),
+            _ => false,
+        };
+        if matches!(message, FromSource::Migrate(_)) && unflushed {
+            self.tell_role_that_must_accept(Input::ToSource { client: id, channel, message: ToSource::FlushMark });
+        }
+        if completes && self.has(Defect::CompletedEarly) {
+            self.report(HostEvent::ClientMigrationCompleted);
+        }
+    }
+
+    /// With `cancel-told-to-everyone`: whoever was told a destination is told CANCEL.
+    pub(super) fn cancel_everyone(&mut self) {
+        for client in self.clients.iter_mut().filter(|client| client.asked) {
+            client.send_main(&ServerMessage::MigrateCancel);
+        }
+    }
+
+    fn tell_as_target(&mut self, id: ClientId, message: FromTarget) {
+        let has = self.defects();
+        let time = self.multi_media_time();
+        let Some(client) = self.client(id) else { return };
+        match message {
+            FromTarget::Init if client.migrating => self.send_init_to_arriving(id),
+            FromTarget::Init => self.greet(id),
+            FromTarget::Ack => {
+                client.seamless = true;
+                client.send_main(&ServerMessage::MigrateDstSeamlessAck);
+                if has(Defect::MultiMediaTimeEarly) {
+                    client.send_main(&time);
+                }
+                if has(Defect::AnswerSentTwice) {
+                    client.send_main(&ServerMessage::MigrateDstSeamlessAck);
+                }
+            }
+            FromTarget::Nack if client.seamless && has(Defect::SecondDoSeamlessAcked) => {
+                client.send_main(&ServerMessage::MigrateDstSeamlessAck);
+            }
+            FromTarget::Nack => client.send_main(&ServerMessage::MigrateDstSeamlessNack),
+        }
+    }
+
+    /// The first messages of a session that begins here.
+    fn greet(&mut self, id: ClientId) {
+        let has = self.defects();
+        if has(Defect::NoInitAfterMigration) && self.taken_over {
+            return;
+        }
+        let (name, defect) = (self.options.name.clone(), self.settings.defect);
+        if has(Defect::MessageBeforeInit) {
+            let time = self.multi_media_time();
+            self.send(id, &time);
+        }
+        self.send_init(id);
+        let Some(client) = self.client(id) else { return };
+        let asked = client.can(MainCapability::NAME_AND_UUID);
+        if asked && !has(Defect::NameWithheld) || has(Defect::NameUnasked) {
+            client.send_name(&name);
+        }
+        if asked || has(Defect::NameUnasked) {
+            client.send_main(&ServerMessage::Uuid(send::Uuid { uuid: [0; 16] }));
+        }
+        if has(Defect::ChannelsListEarly) {
+            client.send_channels_list(defect);
+        }
+        client.send_main(&PING);
+    }
+
+    /// The session that ended at the source goes on here.
+    fn send_init_to_arriving(&mut self, id: ClientId) {
+        let has = self.defects();
+        let name = self.options.name.clone();
+        let Some(client) = self.client(id) else { return };
+        let init_sent = client.init_sent;
+        if has(Defect::InitWithNewSessionId) {
+            client.session = new_session();
+        }
+        if !init_sent {
+            self.send_init(id);
+        }
+        if has(Defect::AnswerSentTwice) {
+            self.send_init(id);
+        }
+        if has(Defect::NameAfterSemiSeamless)
+            && let Some(client) = self.client(id)
+        {
+            client.send_name(&name);
+        }
+    }
+
+    /// A channel begins to be served.
+    fn start(&mut self, input: Input, id: ClientId, channel: ChannelId) {
+        let has = self.defects();
+        let ends = matches!(input, Input::ToTarget { message: ToTarget::End, .. });
+        if ends && has(Defect::HeldChannelsForgotten) {
+            return;
+        }
+        let time = self.multi_media_time();
+        let Some(place) = self.client(id).and_then(|client| client.channel(channel)) else { return };
+        place.start();
+        if channel == MAIN {
+            // It has come seamlessly: no INIT tells the time.
+            if !has(Defect::MultiMediaTimeMissing) && !has(Defect::MultiMediaTimeEarly) {
+                place.send(&time);
+            }
+            if has(Defect::InitAfterSeamless) {
+                self.send_init(id);
+            }
+        }
+    }
+
+    fn send_init(&mut self, id: ClientId) {
+        let ServerMessage::MultiMediaTime(send::MultiMediaTime { time }) = self.multi_media_time() else { return };
+        let Some(client) = self.client(id) else { return };
+        client.send_main(&ServerMessage::Init(send::Init {
+            session_id: client.session,
+            display_channels_hint: 1,
+            supported_mouse_modes: MouseModes::SERVER.0.into(),
+            current_mouse_mode: MouseModes::SERVER.0.into(),
+            agent_connected: 0,
+            agent_tokens: 10,
+            multi_media_time: time,
+            ram_hint: 0,
+        }));
+    }
+
+    fn send(&mut self, id: ClientId, message: &ServerMessage<'_>) {
+        if let Some(client) = self.client(id) {
+            client.send_main(message);
+        }
+    }
+
+    fn multi_media_time(&self) -> ServerMessage<'static> {
+        // The clock starts anew after seven weeks, as everybody's.
+        let time = self.began.elapsed().as_millis() as u32;
+        ServerMessage::MultiMediaTime(send::MultiMediaTime { time })
+    }
+
+    /// As [`has`](Self::has), without borrowing the task.
+    fn defects(&self) -> impl Fn(Defect) -> bool + Copy + use<> {
+        let switched_on = self.settings.defect;
+        move |defect| switched_on == Some(defect)
+    }
+}
+
+/// What a defect makes of a message.
+fn altered(message: FromSource, channel: ChannelId, defect: Option<Defect>) -> FromSource {
+    match (message, defect) {
+        (FromSource::BeginSeamless { .. }, Some(Defect::BeginInsteadOfSeamless)) => FromSource::Begin,
+        (FromSource::BeginSeamless { .. }, Some(Defect::BeginVersionTwo)) => FromSource::BeginSeamless { version: 2 },
+        (FromSource::Begin, Some(Defect::BeginSeamlessUnasked)) => FromSource::BeginSeamless { version: VERSION },
+        (FromSource::End, Some(Defect::SwitchHostInsteadOfEnd)) => FromSource::SwitchHost,
+        (FromSource::SwitchHost, Some(Defect::EndInsteadOfSwitchHost)) => FromSource::End,
+        (FromSource::Migrate(_), Some(Defect::FlushFlagMissingOnInputs))
+            if channel.channel_type == ChannelType::INPUTS =>
+        {
+            FromSource::Migrate(MigrateFlags::NEED_DATA_TRANSFER)
+        }
+        _ => message,
+    }
+}
+
+/// A message's C name without what all have in common.
+fn short(c_name: &'static str) -> &'static str {
+    ["SPICE_MSGC_MAIN_", "SPICE_MSG_MAIN_", "SPICE_MSGC_", "SPICE_MSG_"]
+        .iter()
+        .find_map(|prefix| c_name.strip_prefix(prefix))
+        .unwrap_or(c_name)
+}
+
+/// Counted over all hosts of the process, so that no host takes another's session for its own; from anywhere, so that hosts of different
+/// processes do not, either.
+fn new_session() -> u32 {
+    static LAST: OnceLock<AtomicU32> = OnceLock::new();
+    let first = || AtomicU32::new(RandomState::new().hash_one(0) as u32);
+    // 0 is no session.
+    LAST.get_or_init(first).fetch_add(1, Ordering::Relaxed).max(1)
+}
