@@ -7,6 +7,7 @@
 //! | [`TargetHost`] | receives the guest, and starts it again | QEMU |
 //! | [`TargetServer`] | takes the client over | spice-server, in the target's process |
 //! | [`Client`] | moves with the guest | spice-gtk |
+//! | [`Observer`] | none of the five: it judges them from outside | a capture, a test |
 //!
 //! A [`Server`] is both servers in one, for a host that the guest comes to and leaves again.
 //!
@@ -73,6 +74,7 @@
 #![doc = include_str!("DESIGNS.md")]
 
 pub mod client;
+pub mod observer;
 pub mod server;
 pub mod source_host;
 pub mod source_server;
@@ -80,6 +82,7 @@ pub mod target_host;
 pub mod target_server;
 
 pub use client::Client;
+pub use observer::Observer;
 pub use server::Server;
 pub use source_host::SourceHost;
 pub use source_server::SourceServer;
