@@ -2,7 +2,7 @@
 
 use alloc::format;
 
-use super::connection::{Completion, Connection, Digest};
+use super::connection::{Completion, Connection, Digest, Moment};
 use super::server::unusable;
 use super::{Party, Role, Step, Turn};
 use crate::ChannelType;
@@ -31,7 +31,7 @@ impl Turn<'_> {
     }
 
     /// What holds for any message, whatever it says.
-    pub(super) fn client_sends(&mut self, id: u16, name: &str) -> Option<Step> {
+    pub(super) fn client_sends(&mut self, id: u16, name: &str) {
         if self.connection.flush_mark {
             self.violated("C6", BY, "nothing after MIGRATE_FLUSH_MARK, the last message to the source", name);
         }
@@ -40,7 +40,6 @@ impl Turn<'_> {
             self.pending(name);
         }
         self.left_behind(name);
-        None
     }
 
     /// What a client sends on a channel at the target before it may.
@@ -84,7 +83,9 @@ impl Turn<'_> {
     /// What a client sends where it should have left long ago.
     fn left_behind(&mut self, name: &str) {
         let Some(main) = self.main() else { return };
-        if let Some((completion, at)) = main.source.completed.filter(|(_, at)| self.long_since(Some(*at))) {
+        if let Some((completion, Moment { at, .. })) =
+            main.source.completed.filter(|(_, when)| self.long_since(Some(*when)))
+        {
             match completion {
                 Completion::End => {
                     self.violated("C7", BY, format!("the source left after MIGRATE_END at {at:?}"), name);
@@ -99,10 +100,10 @@ impl Turn<'_> {
         let order = main.order;
         let source = main.continues.and_then(|source| self.others.get(&source));
         let cancelled = source.map(|source| source.source).filter(|source| source.completed.is_none());
-        if let Some((at, _)) = cancelled.and_then(|source| source.cancelled).filter(|(_, when)| *when > order)
-            && self.long_since(Some(at))
+        if let Some(when) = cancelled.and_then(|source| source.cancelled).filter(|when| when.order > order)
+            && self.long_since(Some(when))
         {
-            self.violated("C9", BY, format!("the target left after MIGRATE_CANCEL at {at:?}"), name);
+            self.violated("C9", BY, format!("the target left after MIGRATE_CANCEL at {:?}", when.at), name);
         }
     }
 
@@ -127,23 +128,23 @@ impl Turn<'_> {
             self.answer_fits(answer, name);
         }
         let unasked = self.connection.whole && !source.awaited();
-        let at = self.at;
+        let now = self.now;
         let source = &mut self.connection.source;
         source.answers = source.answers.saturating_add(1);
         source.unasked_error = unasked && answer == ToSource::ConnectError;
         match answer {
             ToSource::Connected => {
                 source.connected = source.connected.saturating_add(1);
-                source.succeeded = Some((Completion::End, at));
+                source.succeeded = Some((Completion::End, now));
             }
             ToSource::ConnectedSeamless => {
                 source.connected_seamless = source.connected_seamless.saturating_add(1);
-                source.succeeded = Some((Completion::Migrate, at));
+                source.succeeded = Some((Completion::Migrate, now));
             }
             ToSource::ConnectError | ToSource::FlushMark => return,
         }
         if unasked {
-            source.unasked.get_or_insert(at);
+            source.unasked.get_or_insert(now);
         }
     }
 
@@ -247,10 +248,10 @@ impl Turn<'_> {
         self.connection.data_relayed = true;
         self.connection.serial_jumps = true;
         if unusable(self.connection.channel.channel_type, data).is_some() {
-            self.connection.bad_data.get_or_insert(self.at);
+            self.connection.bad_data.get_or_insert(self.now);
         }
         if self.connection.is_main() {
-            self.connection.target.clock_awaited = Some(self.at);
+            self.connection.target.clock_awaited = Some(self.now);
         }
         Some(Step::Completed(Scheme::Seamless, Role::Target))
     }

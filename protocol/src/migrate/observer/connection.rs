@@ -10,6 +10,13 @@ use crate::frame::HeaderKind;
 use crate::link::LinkError;
 use crate::message::{ChannelId, MigrateFlags};
 
+/// When something was seen: the time, and the event's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Moment {
+    pub(super) at: Time,
+    pub(super) order: u64,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Connection {
     pub(super) server: ServerId,
@@ -40,14 +47,14 @@ pub(super) struct Connection {
     pub(super) serial_jumps: bool,
 
     // As a channel that moves away from here.
-    pub(super) migrate: Option<(MigrateFlags, Time)>,
+    pub(super) migrate: Option<(MigrateFlags, Moment)>,
     pub(super) flush_mark: bool,
     pub(super) data: Option<Digest>,
 
     // As a channel that moves to here.
     pub(super) data_relayed: bool,
     /// When data came that no target may use.
-    pub(super) bad_data: Option<Time>,
+    pub(super) bad_data: Option<Moment>,
 
     pub(super) source: SourceTalk,
     pub(super) target: TargetTalk,
@@ -78,15 +85,15 @@ pub(super) struct SourceTalk {
     pub(super) connected: u32,
     pub(super) connected_seamless: u32,
     /// The last success.
-    pub(super) succeeded: Option<(Completion, Time)>,
+    pub(super) succeeded: Option<(Completion, Moment)>,
     /// When a success was told that nobody had asked for: CANCEL must follow.
-    pub(super) unasked: Option<Time>,
+    pub(super) unasked: Option<Moment>,
     /// Whether the last answer was an error that nobody had asked for.
     pub(super) unasked_error: bool,
     pub(super) cancels: u32,
-    /// The last CANCEL: when, and the event's number.
-    pub(super) cancelled: Option<(Time, u64)>,
-    pub(super) completed: Option<(Completion, Time)>,
+    /// The last CANCEL.
+    pub(super) cancelled: Option<Moment>,
+    pub(super) completed: Option<(Completion, Moment)>,
     /// Whether CHANNELS_LIST has come, and had no playback channel.
     pub(super) no_playback: bool,
 }
@@ -121,7 +128,7 @@ pub(super) struct TargetTalk {
     pub(super) init: bool,
     pub(super) attached: bool,
     /// When main's data came, until MULTI_MEDIA_TIME does.
-    pub(super) clock_awaited: Option<Time>,
+    pub(super) clock_awaited: Option<Moment>,
 }
 
 /// Stands for migration data. Other data can have the same one, but the same data cannot have another one.

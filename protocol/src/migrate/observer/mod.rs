@@ -7,8 +7,9 @@
 //! It does not accuse of what it cannot know. Connections may be missing, or have been joined in the middle. And messages cross:
 //! one that was seen may not have been read when the other side sent the next. So what follows "too early" is judged at once, for a
 //! message that was not seen yet cannot have been read; what should have followed, but did not, is judged when the message has
-//! been there for longer than [`MIGRATE_TIMEOUT`], after which spice-server gives up waiting, too.
-//! For this, all connections must be seen at one place: at the client's end, or on a network that they all cross.
+//! been there for longer than [`MIGRATE_TIMEOUT`], after which spice-server gives up waiting, too, or since the conversation was
+//! [at rest](Event::AtRest). For this, all connections must be seen at one place: at the client's end, or on a network that they
+//! all cross.
 //!
 //! A session is known by its connection id: a target's links carry that of the session at the source.
 //!
@@ -59,8 +60,8 @@
 //! - Which announcement was due (S1.1, S1.2), unless it is told what the host allows: [`HostEvent::Announces`].
 //! - Answers that depend on links which may exist unseen: CONNECT_ERROR in place of success, and the reverse (C4).
 //! - Whether a target had to agree (T3.1): it may serve several clients, or not be able to hold the guest.
-//! - What LIST messages hold. A connection counts as joined in the middle from there on; a caller who takes sub-messages out
-//!   feeds them as messages of their own.
+//! - What sub-messages say, and bodies that this crate refuses. On from a LIST or such a body, the connection counts as joined in the
+//!   middle.
 
 mod client;
 mod connection;
@@ -76,7 +77,7 @@ use core::fmt;
 use super::{MIGRATE_TIMEOUT, Scheme, Time};
 use crate::link::{Capabilities, LinkError};
 use crate::message::ChannelId;
-use connection::{Completion, Connection};
+use connection::{Completion, Connection, Moment};
 
 /// Names a connection: a number of the caller's choice.
 pub type ConnectionNumber = u32;
@@ -109,6 +110,9 @@ pub enum Event<'a> {
         /// Who ended it, if that is known.
         by: Option<Side>,
     },
+    /// Nothing is on its way: all that was seen has been read, and what came of it has been seen. It need not be told, but who
+    /// can tell it learns more, and sooner.
+    AtRest,
     /// Something is known of the host to which a server belongs.
     Host {
         /// Which server.
@@ -205,8 +209,8 @@ pub struct Finding {
     pub connection: ConnectionNumber,
     /// Which channel that is.
     pub channel: ChannelId,
-    /// Which message shows it: whose, and the how manieth of this side on this connection, from 1. `None` if it is the link or
-    /// the end of the connection.
+    /// Which message shows it: whose, and its number among those of this side on this connection, from 1. `None` if it is the
+    /// link or the end of the connection.
     pub message: Option<(Side, u64)>,
     /// When.
     pub at: Time,
@@ -257,6 +261,8 @@ pub struct Observer {
     migrations: Vec<Migration>,
     /// How many events there were: the order of events whose times are equal.
     events: u64,
+    /// The last one at which nothing was on its way.
+    at_rest: u64,
 }
 
 /// What is known of a host.
@@ -281,6 +287,10 @@ impl Observer {
             Event::Opened { connection, opened } => self.opened(at, connection, &opened),
             Event::Message { connection, message } => self.message(at, connection, &message),
             Event::Closed { connection, by } => self.closed(at, connection, by),
+            Event::AtRest => {
+                self.at_rest = self.events;
+                Vec::new()
+            }
             Event::Host { server, event } => {
                 let host = self.hosts.entry(server).or_default();
                 match event {
@@ -480,9 +490,9 @@ enum Step {
 
 /// One event on one connection, and what is known of the others.
 struct Turn<'t> {
-    at: Time,
-    /// The number of this event.
-    order: u64,
+    now: Moment,
+    /// What was seen before this event must have been noticed.
+    at_rest: u64,
     number: ConnectionNumber,
     connection: &'t mut Connection,
     message: Option<(Side, u64)>,
@@ -501,8 +511,8 @@ impl<'t> Turn<'t> {
         message: Option<(Side, u64)>,
     ) -> Self {
         Self {
-            at,
-            order: observer.events,
+            now: Moment { at, order: observer.events },
+            at_rest: observer.at_rest,
             number,
             host: observer.hosts.get(&connection.server).copied().unwrap_or_default(),
             connection,
@@ -526,15 +536,15 @@ impl<'t> Turn<'t> {
             connection: self.number,
             channel: self.connection.channel,
             message: self.message,
-            at: self.at,
+            at: self.now.at,
             expected: expected.into(),
             came: came.into(),
         });
     }
 
     /// Whether what happened then must have been noticed by now.
-    fn long_since(&self, then: Option<Time>) -> bool {
-        then.is_some_and(|then| self.at > then.saturating_add(MIGRATE_TIMEOUT))
+    fn long_since(&self, then: Option<Moment>) -> bool {
+        then.is_some_and(|then| then.order < self.at_rest || self.now.at > then.at.saturating_add(MIGRATE_TIMEOUT))
     }
 
     /// The main connection that this one belongs to: itself, if it is one.

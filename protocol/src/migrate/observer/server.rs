@@ -23,15 +23,23 @@ impl Turn<'_> {
             return None;
         }
         let channel = self.connection.channel.channel_type;
+        // A body that this crate refuses may mean something to the peer: from there on, not all is known.
         match message.from {
             Side::Client => match ClientMessage::decode(channel, message.id, message.body) {
                 Ok(decoded) => self.client_says(&decoded, message.id, &name(decoded.c_name(), message.id)),
-                // What is wrong with a body is not judged here; whatever it is, it is sent now.
-                Err(error) => self.client_sends(message.id, &name(error.message, message.id)),
+                Err(error) => {
+                    self.client_sends(message.id, &name(error.message, message.id));
+                    self.connection.whole = false;
+                    None
+                }
             },
             Side::Server => match ServerMessage::decode(channel, message.id, message.body) {
                 Ok(decoded) => self.server_says(Some(&decoded), &name(decoded.c_name(), message.id)),
-                Err(error) => self.server_says(None, &name(error.message, message.id)),
+                Err(error) => {
+                    self.server_says(None, &name(error.message, message.id));
+                    self.connection.whole = false;
+                    None
+                }
             },
         }
     }
@@ -250,7 +258,7 @@ impl Turn<'_> {
         }
         let main = self.connection.main.unwrap_or(self.number);
         let mut others = self.others.iter().filter(|(number, other)| **number == main || other.main == Some(main));
-        let moved = others.find_map(|(_, other)| other.migrate).map(|(_, at)| at);
+        let moved = others.find_map(|(_, other)| other.migrate).map(|(_, when)| when);
         if self.connection.whole && self.long_since(moved) {
             self.violated("S4.1", by, "MIGRATE on every channel", format!("{name}, and no MIGRATE on this one"));
         }
@@ -282,13 +290,13 @@ impl Turn<'_> {
         if let Some(version) = version.filter(|version| *version != VERSION) {
             self.violated("S2", by, format!("version {VERSION}"), format!("version {version}"));
         }
-        if source.successes() > 0 && self.long_since(source.succeeded.map(|(_, at)| at)) && !lacks_semi_seamless {
+        if source.successes() > 0 && self.long_since(source.succeeded.map(|(_, when)| when)) && !lacks_semi_seamless {
             self.violated("S10.1", by, "MIGRATE_CANCEL, for the client is connected to the first target", name);
         }
         let source = &mut self.connection.source;
         source.alone = self.connection.whole && !source.awaited();
         source.announcements = source.announcements.saturating_add(1);
-        source.announced = Some(Announced { version, order: self.order });
+        source.announced = Some(Announced { version, order: self.now.order });
         Step::Announced
     }
 
@@ -307,7 +315,7 @@ impl Turn<'_> {
         let source = &mut self.connection.source;
         source.cancels = source.cancels.saturating_add(1);
         source.unasked = None;
-        source.cancelled = Some((self.at, self.order));
+        source.cancelled = Some(self.now);
         Step::Cancelled
     }
 
@@ -315,7 +323,7 @@ impl Turn<'_> {
     fn complete(&mut self, completion: Completion, name: &str) -> Step {
         let source = self.connection.source;
         let lacks_semi_seamless = self.connection.client_lacks(|client| client.semi_seamless);
-        let in_time = !self.long_since(source.succeeded.map(|(_, at)| at));
+        let in_time = !self.long_since(source.succeeded.map(|(_, when)| when));
         let number = self.number;
         let has_moved = self.others.values().any(|other| other.main == Some(number) && other.migrate.is_some());
         if source.completed.is_some() || has_moved {
@@ -340,7 +348,7 @@ impl Turn<'_> {
             }
         }
         self.not_completed_at_host(name);
-        self.connection.source.completed.get_or_insert((completion, self.at));
+        self.connection.source.completed.get_or_insert((completion, self.now));
         let scheme = if completion == Completion::End { Scheme::SemiSeamless } else { Scheme::SwitchHost };
         Step::Completed(scheme, Role::Source)
     }
@@ -367,9 +375,9 @@ impl Turn<'_> {
         if channel.name().is_some() && flags != expected && !streams {
             self.violated("S7", by, format!("the flags {expected:?} on {channel}"), format!("{flags:?}"));
         }
-        self.connection.migrate.get_or_insert((flags, self.at));
+        self.connection.migrate.get_or_insert((flags, self.now));
         if self.connection.is_main() {
-            self.connection.source.completed.get_or_insert((Completion::Migrate, self.at));
+            self.connection.source.completed.get_or_insert((Completion::Migrate, self.now));
         }
         Step::Completed(Scheme::Seamless, Role::Source)
     }
