@@ -438,10 +438,10 @@ impl World {
                     self.links.push(Link::new(next, self.at_target, channel));
                 }
                 client::Effect::ToSource { channel, message } => {
-                    self.send_up(self.at_source, channel, Up::Source(message))
+                    self.send_up(self.at_source, channel, Up::Source(message));
                 }
                 client::Effect::ToTarget { channel, message } => {
-                    self.send_up(self.at_target, channel, Up::Target(message))
+                    self.send_up(self.at_target, channel, Up::Target(message));
                 }
                 client::Effect::Switch(channel) | client::Effect::CloseSource(channel) => {
                     let source = self.at_source;
