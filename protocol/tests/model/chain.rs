@@ -205,7 +205,9 @@ impl Model for Chain {
             may_cancel: true,
             seen: Seen::default(),
         };
-        (0..3).for_each(|at| drop(world.server(at, server::Input::CanHoldTheGuest)));
+        for at in 0..3 {
+            world.server(at, server::Input::CanHoldTheGuest);
+        }
         world.begin_session(self, 0);
         // INIT, which the client does not wait for.
         world.links.iter_mut().for_each(|link| link.down.clear());
