@@ -1376,6 +1376,24 @@ mod hosts {
         }
 
         #[test]
+        fn h2_the_source_stays_until_its_server_says_that_it_is_done() {
+            let moved = [Input::Migrate, Input::ConnectComplete, Input::LiveStageDone, Input::GuestMoved];
+            let mut host = host(HandOver::Afterwards, &moved);
+            assert_eq!(host.phase(), source_host::Phase::Ending);
+            // Of the first call, which the server answers late.
+            assert_eq!(at(&mut host, 0, Input::ConnectComplete), []);
+            assert_eq!(at(&mut host, 0, Input::EndComplete), [Effect::Release]);
+            assert_eq!(host.phase(), source_host::Phase::Released);
+        }
+
+        #[test]
+        fn h1_another_destination_before_the_guest_has_set_out_is_announced() {
+            let mut host = host(HandOver::Afterwards, &[Input::Migrate]);
+            assert_eq!(at(&mut host, 0, Input::Migrate), [Effect::MigrateInfo, Effect::MigrateConnect]);
+            assert_eq!(at(&mut host, 0, Input::ConnectComplete), [Effect::StartLiveStage]);
+        }
+
+        #[test]
         fn h3_what_has_moved_cannot_be_called_back() {
             let steps = [Input::Migrate, Input::ConnectComplete, Input::LiveStageDone, Input::GuestMoved];
             for input in [Input::Cancel, Input::MigrationFailed] {
@@ -1402,6 +1420,13 @@ mod hosts {
             assert_eq!(effects, [Effect::AwaitClient]);
             assert_eq!(at(&mut host, 0, Input::ClientMigrationComplete), [Effect::StartGuest]);
             assert_eq!(refused(&mut host, Input::ClientMigrationComplete), "D1");
+        }
+
+        #[test]
+        fn d2_the_server_is_told_that_the_guest_can_be_held_before_one_comes() {
+            let mut host = TargetHost::new(Completion::WaitAtTarget);
+            assert_eq!(refused(&mut host, Input::GuestArrived), "D1");
+            assert_eq!(at(&mut host, 0, Input::Listen), [Effect::CanHoldTheGuest]);
         }
 
         #[test]
