@@ -244,10 +244,13 @@ impl RawLink {
     /// Goes on with messages, behind a link result of OK.
     #[must_use]
     pub fn into_channel(self, request: &LinkRequest, reply: &Reply) -> Channel {
-        let mini = CommonCapability::MINI_HEADER;
-        let headers =
-            if request.has_common(mini) && reply.has_common(mini) { HeaderKind::Mini } else { HeaderKind::Full };
+        let headers = headers(request, reply);
         Channel::start(self.stream, self.name, request.channel, headers, reply.clone(), self.patience, self.trace)
+    }
+
+    /// The same for somebody else's messages: the stream, and which headers they have.
+    pub(super) fn into_stream(self, request: &LinkRequest, reply: &Reply) -> (TcpStream, HeaderKind) {
+        (self.stream, headers(request, reply))
     }
 
     async fn receive<const LENGTH: usize>(&mut self, awaited: &str) -> Result<[u8; LENGTH], Unexpected> {
@@ -267,4 +270,10 @@ impl RawLink {
             Err(_) => Err(self.unexpected(awaited, format!("nothing within {:?}", self.patience))),
         }
     }
+}
+
+/// Which headers messages have behind this link stage.
+fn headers(request: &LinkRequest, reply: &Reply) -> HeaderKind {
+    let mini = CommonCapability::MINI_HEADER;
+    if request.has_common(mini) && reply.has_common(mini) { HeaderKind::Mini } else { HeaderKind::Full }
 }

@@ -2,9 +2,12 @@
 //!
 //! - [`RawLink`]: the link stage, step by step, so that a case can do each step wrong;
 //! - [`Channel`]: one linked connection with its messages; it answers pings and acknowledges by itself;
-//! - [`Session`]: a main channel and its children, on one host.
+//! - [`Session`]: a main channel and its children, on one host;
+//! - [`Follower`](follower::Follower): the client that no case drives, and that follows the guest by itself.
 
 mod channel;
+mod connection;
+pub mod follower;
 mod link;
 mod session;
 
