@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """A spice-gtk client without a window. It prints what happens to it, one event a line, and obeys what it reads:
-`key SCANCODE` presses and releases a key, `status` prints the open channels, `quit` or the end of input ends it.
+`key SCANCODE` presses and releases a key, `mouse` asks for the server's mouse mode, `status` prints the open channels, `quit`
+or the end of input ends it.
 
 Debian's packages: gir1.2-spiceclientglib-2.0, python3-gi. SPICE_DEBUG=1 adds the library's own log on stderr."""
 
@@ -11,7 +12,10 @@ import threading
 import gi
 
 gi.require_version("SpiceClientGLib", "2.0")
-from gi.repository import GLib, GObject, SpiceClientGLib as Spice  # noqa: E402
+from gi.repository import GLib, GObject, SpiceClientGLib as Spice
+
+# SPICE_MOUSE_MODE_SERVER
+SERVER_MODE = 1
 
 
 def say(text):
@@ -87,8 +91,12 @@ class Client:
             self.loop.quit()
         elif words == ["status"]:
             self.channels()
+        elif words == ["mouse"] and "main 0" in self.open:
+            Spice.MainChannel.request_mouse_mode(self.open["main 0"], SERVER_MODE)
         elif words[:1] == ["key"] and "inputs 0" in self.open:
-            Spice.InputsChannel.key_press_and_release(self.open["inputs 0"], int(words[1], 0))
+            # Two messages, not one KEY_SCANCODE, which says less plainly what is pressed.
+            Spice.InputsChannel.key_press(self.open["inputs 0"], int(words[1], 0))
+            Spice.InputsChannel.key_release(self.open["inputs 0"], int(words[1], 0))
         else:
             say(f"cannot: {' '.join(words)}")
 
