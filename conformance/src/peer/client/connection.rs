@@ -114,7 +114,7 @@ impl Connection {
             if let Some(pace) = pace {
                 ready!(pace.poll(context));
             }
-            let most = pace.as_ref().map_or(CHUNK, |pace| pace.chunk());
+            let most = pace.as_ref().map_or(CHUNK, Pace::chunk);
             let read = ready!(self.poll_read(context, most))?;
             if let Some(pace) = pace {
                 pace.spend(read);

@@ -237,12 +237,7 @@ impl Shell {
     }
 
     /// Links one channel. The inner error says why that failed.
-    async fn link(
-        &self,
-        destination: &Destination,
-        connection_id: u32,
-        channel: ChannelId,
-    ) -> Result<Result<Linked, String>, End> {
+    async fn link(&self, destination: &Destination, connection_id: u32, channel: ChannelId) -> LinkOutcome {
         let host: Arc<str> = match destination.port {
             Some(port) => format!("{}:{port}", destination.host).into(),
             None => destination.host.as_str().into(),
@@ -262,7 +257,7 @@ impl Shell {
         connection_id: u32,
         channel: ChannelId,
         step: impl Fn(LinkStep) -> Result<(), End>,
-    ) -> Result<Result<Linked, String>, End> {
+    ) -> LinkOutcome {
         /// Leaves with the reason if a step fails.
         macro_rules! or_fail {
             ($step:expr) => {
@@ -356,10 +351,13 @@ struct Linked {
     seamless: bool,
 }
 
+/// A link is made or is not, which the session survives; or the session ends with it.
+type LinkOutcome = Result<Result<Linked, String>, End>;
+
 /// A link that is being made.
 struct Link {
     channel: ChannelId,
-    made: Pin<Box<dyn Future<Output = Result<Result<Linked, String>, End>> + Send>>,
+    made: Pin<Box<dyn Future<Output = LinkOutcome> + Send>>,
 }
 
 /// A session, wherever it is.
