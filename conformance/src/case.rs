@@ -198,6 +198,8 @@ pub struct Context {
     pub(crate) migrations: Vec<Migration>,
     /// Whether a session has come up: from then on a server that serves no new client has broken.
     pub(crate) served: bool,
+    /// Whether the hosts allow seamless migration.
+    pub(crate) seamless: bool,
     /// The password of the hosts; empty: they want none.
     pub(crate) password: &'static str,
     /// The sockets of the hosts.

@@ -93,7 +93,7 @@ fn serve_help() -> String {
 const EXIT_CODES: &str = "\
 Exit codes:
   0    at least one case was judged, and every outcome is as expected
-  1    a case failed or was inconclusive
+  1    a case failed or was inconclusive, or a violation was seen beside the cases
   2    the command line cannot be carried out
   3    the peer could not be reached or started
   4    no case was judged

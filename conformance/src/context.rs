@@ -6,6 +6,7 @@ use spice_migration::{
     ChannelType, ClientMessage, ServerMessage,
     caps::{CapabilityWords, CommonCapability, MainCapability},
     message::{ChannelId, MigrateFlags, client, server},
+    migrate::observer,
 };
 
 use crate::{
@@ -59,6 +60,7 @@ impl Context {
             hosts: Vec::new(),
             migrations: Vec::new(),
             served: false,
+            seamless: false,
             password: "",
             directory: tempfile::Builder::new().prefix("spice-").tempdir()?,
         })
@@ -100,6 +102,7 @@ impl Context {
     pub async fn start(&mut self, place: Place, setup: Setup) -> Result<(), StartError> {
         debug_assert_eq!(self.hosts.len(), place as usize, "hosts are started in order");
         self.password = if setup.password { PASSWORD } else { "" };
+        self.seamless = setup.seamless;
         let options = HostOptions {
             name: place.name().to_owned(),
             seamless: setup.seamless,
@@ -151,6 +154,8 @@ impl Context {
     /// When the host refuses.
     pub async fn announce(&mut self, from: Place, to: Place) -> Result<(), Stop> {
         let destination = self.given_destination(to);
+        let server = self.host(from).spice();
+        self.trace.host(server, observer::HostEvent::Announces { seamless: self.seamless });
         Ok(self.host(from).migrate_info(&destination).await?)
     }
 

@@ -14,7 +14,7 @@ use tokio::{task::JoinSet, time::timeout};
 use crate::{
     case::{Case, Context, Failure, Level, Migration, Stop, Verdict},
     subject::{Liveness, Subject},
-    trace::Entry,
+    trace::{Entry, Finding},
 };
 
 /// How long a case may take. The longest of them wait for the 10 s timeout of a real server.
@@ -115,6 +115,8 @@ pub struct CaseResult {
     pub duration: Duration,
     /// What happened during it.
     pub trace: Vec<Entry>,
+    /// What its servers were seen to violate, whatever it is about.
+    pub findings: Vec<Finding>,
 }
 
 /// What a case says about the peer.
@@ -214,6 +216,7 @@ impl CaseResult {
             migrations: Vec::new(),
             duration: Duration::ZERO,
             trace: Vec::new(),
+            findings: Vec::new(),
         }
     }
 }
@@ -245,6 +248,7 @@ async fn run_case(case: &'static Case, subject: Subject) -> CaseResult {
     result.duration = began.elapsed();
     // Before the hosts are asked how they are: that is not what a reader of the trace looks for.
     result.trace = context.trace.entries();
+    result.findings = context.trace.findings();
     result.liveness = context.liveness().await;
     result.served = context.served;
     result.migrations = std::mem::take(&mut context.migrations);

@@ -1,12 +1,21 @@
 //! One causally ordered record of everything that happened, on all connections.
 //!
 //! Whoever sees something happen records it at once, under one lock, so the order of the entries is the order in which
-//! the suite observed them.
+//! the suite observed them. In the same order an [`Observer`] sees the links, messages and ends: whatever a case is about, a
+//! server's violation of any rule that shows in the conversation is [found](Trace::findings).
 
 use std::{
     fmt,
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
+};
+
+use spice_migration::{
+    caps::CapabilityWords,
+    link::{Capabilities, LinkError},
+    message::ChannelId,
+    migrate::observer::{ConnectionNumber, Event, HostEvent, Link, Observer, Opened, Party, Received, ServerId, Side},
 };
 
 /// Entries beyond this many are counted, not kept, so that a flooding peer cannot exhaust the suite's memory.
@@ -25,6 +34,9 @@ pub enum Direction {
     /// Something that happened: a connection opened or closed, a host's event, a command.
     Event,
 }
+
+/// Findings beyond this many of one case are not kept.
+pub const MAX_FINDINGS: usize = 100;
 
 /// One thing that happened.
 #[derive(Clone, Debug)]
@@ -51,6 +63,62 @@ impl fmt::Display for Entry {
     }
 }
 
+/// What the observer found a server to violate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The requirement's id.
+    pub requirement: &'static str,
+    /// The connection, such as `source/main`.
+    pub connection: String,
+    /// What was expected.
+    pub expected: String,
+    /// What came in its place.
+    pub got: String,
+}
+
+/// A link that was made, for the observer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Linked<'a> {
+    pub(crate) server: SocketAddr,
+    pub(crate) channel: ChannelId,
+    pub(crate) connection_id: u32,
+    /// Common capability words, and those of the channel's type.
+    pub(crate) client: [&'a [[u8; 4]]; 2],
+    pub(crate) server_words: [&'a [[u8; 4]]; 2],
+}
+
+/// A connection that the observer sees. When this is dropped, it has ended.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    trace: Trace,
+    number: ConnectionNumber,
+    ended_by: Side,
+}
+
+impl Watched {
+    /// The record that it is part of.
+    pub(crate) fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
+    /// A message is about to be sent, or was received.
+    pub(crate) fn message(&self, message: Received<'_>) {
+        self.trace.lock().observe(&self.trace, Event::Message { connection: self.number, message });
+    }
+
+    /// The server has ended it.
+    pub(crate) fn server_ended(&mut self) {
+        self.ended_by = Side::Server;
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        let closed = Event::Closed { connection: self.number, by: Some(self.ended_by) };
+        self.trace.lock().observe(&self.trace, closed);
+    }
+}
+
 /// A shared handle on the record of one case.
 #[derive(Clone, Debug)]
 pub struct Trace {
@@ -62,6 +130,37 @@ pub struct Trace {
 struct Record {
     entries: Vec<Entry>,
     dropped: usize,
+    observer: Observer,
+    findings: Vec<Finding>,
+    /// The names of the observer's connections, by their numbers.
+    connections: Vec<String>,
+    /// The observer's servers, by their numbers.
+    servers: Vec<SocketAddr>,
+}
+
+impl Record {
+    fn server(&mut self, address: SocketAddr) -> ServerId {
+        let index = self.servers.iter().position(|known| *known == address).unwrap_or_else(|| {
+            self.servers.push(address);
+            self.servers.len() - 1
+        });
+        number(index)
+    }
+
+    /// The client's own violations are those of the case, and on purpose.
+    fn observe(&mut self, trace: &Trace, event: Event<'_>) {
+        for finding in self.observer.observe(trace.began.elapsed(), event) {
+            if finding.by != Party::Client && self.findings.len() < MAX_FINDINGS {
+                let connection = self.connections.get(finding.connection as usize).cloned().unwrap_or_default();
+                let (requirement, expected) = (finding.requirement, finding.expected.into_owned());
+                self.findings.push(Finding { requirement, connection, expected, got: finding.came });
+            }
+        }
+    }
+}
+
+fn number(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(u32::MAX)
 }
 
 impl Default for Trace {
@@ -92,6 +191,44 @@ impl Trace {
     /// Records something that is not bytes on a connection.
     pub fn event(&self, party: &str, text: &dyn fmt::Display) {
         self.record(party, Direction::Event, text);
+    }
+
+    /// A link was made; its messages follow.
+    pub(crate) fn linked(&self, name: &str, linked: &Linked<'_>) -> Watched {
+        let mut record = self.lock();
+        let capabilities = |[common, channel]: [_; 2]| Capabilities {
+            common: CapabilityWords::new(common),
+            channel: CapabilityWords::new(channel),
+        };
+        let opened = Opened {
+            server: record.server(linked.server),
+            // The suite plays several at once.
+            client: None,
+            channel: linked.channel,
+            link: Some(Link {
+                connection_id: linked.connection_id,
+                client: capabilities(linked.client),
+                server: capabilities(linked.server_words),
+                result: LinkError::OK,
+            }),
+        };
+        let number = number(record.connections.len());
+        record.connections.push(name.to_owned());
+        record.observe(self, Event::Opened { connection: number, opened });
+        Watched { trace: self.clone(), number, ended_by: Side::Client }
+    }
+
+    /// The host of a server is about to be made to do something.
+    pub(crate) fn host(&self, server: SocketAddr, event: HostEvent) {
+        let mut record = self.lock();
+        let server = record.server(server);
+        record.observe(self, Event::Host { server, event });
+    }
+
+    /// What servers were seen to violate, whatever the case was about.
+    #[must_use]
+    pub fn findings(&self) -> Vec<Finding> {
+        self.lock().findings.clone()
     }
 
     /// A copy of all entries so far.

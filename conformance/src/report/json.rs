@@ -7,12 +7,13 @@ use std::{
 
 use serde::Serialize;
 
-use super::Report;
+use super::{Report, Violation};
 use crate::{
     case::{Case, Level, Migration, Scheme},
     context::Survey,
     runner::{CaseResult, Outcome},
     subject::Liveness,
+    trace::Finding,
 };
 
 /// What the cases are about. All of today's are about servers.
@@ -38,12 +39,13 @@ pub fn write(report: &Report, mut to: impl Write) -> io::Result<()> {
             .iter()
             .flat_map(|result| result.migrations.iter().map(|migration| MigrationEntry::new(result.case.id, migration)))
             .collect(),
+        seen: report.violations().iter().map(SeenEntry::new).collect(),
         summary: Summary {
             passed: report.count(Outcome::Pass),
             failed: report.count(Outcome::Fail),
             not_applicable: report.count(Outcome::NotApplicable),
             inconclusive: report.count(Outcome::Inconclusive),
-            unexpected: report.unexpected().count(),
+            unexpected: report.unexpected_count(),
         },
     };
     serde_json::to_writer_pretty(&mut to, &document)?;
@@ -65,6 +67,7 @@ struct Document<'a> {
     peer: &'a Survey,
     cases: Vec<CaseEntry>,
     migrations: Vec<MigrationEntry>,
+    seen: Vec<SeenEntry<'a>>,
     summary: Summary,
 }
 
@@ -183,6 +186,24 @@ impl MigrationEntry {
             client_blackout_ms: migration.client_blackout.map(milliseconds),
             guest_downtime_ms: migration.guest_downtime.map(milliseconds),
         }
+    }
+}
+
+/// A violation that was seen in cases about something else.
+#[derive(Serialize)]
+struct SeenEntry<'a> {
+    requirement: &'static str,
+    level: Level,
+    connection: &'a str,
+    expected: &'a str,
+    got: &'a str,
+    cases: Vec<&'static str>,
+}
+
+impl<'a> SeenEntry<'a> {
+    fn new(violation: &Violation<'a>) -> Self {
+        let Finding { requirement, connection, expected, got } = violation.finding;
+        Self { requirement, level: violation.level, connection, expected, got, cases: violation.cases.clone() }
     }
 }
 

@@ -3,11 +3,14 @@
 pub mod json;
 pub mod text;
 
-use std::{fmt, process::ExitCode, time::Duration};
+use std::{collections::BTreeMap, fmt, process::ExitCode, time::Duration};
 
 use crate::{
+    case::{Failure, Level, Stop},
     context::Survey,
+    registry::Registry,
     runner::{CaseResult, Outcome, Run},
+    trace::Finding,
 };
 
 /// All that is known of a run when it is over.
@@ -39,6 +42,35 @@ impl Report {
         self.run.results.iter().filter(|result| !result.expected())
     }
 
+    /// What the observer saw servers violate, of requirements that no case failed for: one violation of each, by their ids, and
+    /// the cases in which it was seen.
+    #[must_use]
+    pub fn violations(&self) -> Vec<Violation<'_>> {
+        let failed = |result: &&CaseResult| match &result.verdict {
+            Err(Stop::Fail(Failure { requirement, .. })) => Some(*requirement),
+            _ => None,
+        };
+        let failed: Vec<&str> = self.run.results.iter().filter_map(|result| failed(&result)).collect();
+        let mut violations = BTreeMap::new();
+        for result in &self.run.results {
+            for finding in result.findings.iter().filter(|finding| !failed.contains(&finding.requirement)) {
+                let level = Registry::get().requirement(finding.requirement).map_or(Level::Must, |found| found.level);
+                let violation = violations.entry(finding.requirement);
+                let violation = violation.or_insert_with(|| Violation { finding, level, cases: Vec::new() });
+                violation.cases.push(result.case.id);
+                violation.cases.dedup();
+            }
+        }
+        violations.into_values().collect()
+    }
+
+    /// How many outcomes and violations are not as expected.
+    #[must_use]
+    pub fn unexpected_count(&self) -> usize {
+        let violations = self.violations();
+        self.unexpected().count() + violations.iter().filter(|violation| violation.level > Level::Observed).count()
+    }
+
     /// How the process is to end.
     #[must_use]
     pub fn exit(&self) -> Exit {
@@ -46,7 +78,7 @@ impl Report {
             Exit::Interrupted
         } else if self.run.results.iter().any(|result| result.bug) {
             Exit::SuiteBug
-        } else if self.unexpected().next().is_some() {
+        } else if self.unexpected_count() > 0 {
             Exit::Unexpected
         } else if self.count(Outcome::Pass) + self.count(Outcome::Fail) == 0 {
             Exit::NothingJudged
@@ -56,13 +88,24 @@ impl Report {
     }
 }
 
+/// A violation that was seen in cases which are about something else.
+#[derive(Debug)]
+pub struct Violation<'a> {
+    /// What was seen first.
+    pub finding: &'a Finding,
+    /// How strict the requirement is.
+    pub level: Level,
+    /// The cases in which it was seen.
+    pub cases: Vec<&'static str>,
+}
+
 /// How the process ends; the discriminants are its exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
     /// At least one case was judged, and every outcome was as expected.
     AsExpected = 0,
-    /// A case failed or was inconclusive.
+    /// A case failed or was inconclusive, or a violation was seen beside the cases.
     Unexpected = 1,
     /// The command line cannot be carried out.
     Usage = 2,
@@ -86,7 +129,7 @@ impl fmt::Display for Exit {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let meaning = match self {
             Self::AsExpected => "every outcome is as expected",
-            Self::Unexpected => "a case failed or was inconclusive",
+            Self::Unexpected => "a case failed or was inconclusive, or a violation was seen beside the cases",
             Self::Usage => "the command line cannot be carried out",
             Self::PeerUnreachable => "the peer could not be reached or started",
             Self::NothingJudged => "no case was judged",
@@ -115,6 +158,23 @@ mod tests {
     };
     const OBSERVED: Case = Case { level: Level::Observed, ..CASE };
 
+    fn report(results: Vec<CaseResult>, interrupted: bool) -> Report {
+        let peer = Survey { kind: "embedded", name: String::new(), version: String::new(), capabilities: Vec::new() };
+        let run = Run { results, interrupted };
+        Report { command: String::new(), seed: 0, peer, selected: 0, run, elapsed: Duration::ZERO }
+    }
+
+    fn seen(requirement: &'static str) -> CaseResult {
+        let [connection, expected, got] = [const { String::new() }; 3];
+        CaseResult { findings: vec![Finding { requirement, connection, expected, got }], ..CaseResult::new(&CASE) }
+    }
+
+    fn failed(requirement: &'static str) -> CaseResult {
+        let [connection, expected, got] = [const { String::new() }; 3];
+        let verdict = Err(Stop::Fail(Failure { requirement, connection, expected, got }));
+        CaseResult { verdict, ..CaseResult::new(&CASE) }
+    }
+
     #[test]
     fn the_exit_code_follows_from_the_outcomes() {
         let pass = || CaseResult::new(&CASE);
@@ -122,12 +182,7 @@ mod tests {
             |case| CaseResult { verdict: Err(Stop::Inconclusive(String::new())), ..CaseResult::new(case) };
         let not_applicable = || CaseResult { verdict: Err(Stop::NotApplicable(String::new())), ..pass() };
         let bug = || CaseResult { bug: true, ..inconclusive(&CASE) };
-        let exit = |results, interrupted| {
-            let peer =
-                Survey { kind: "embedded", name: String::new(), version: String::new(), capabilities: Vec::new() };
-            let run = Run { results, interrupted };
-            Report { command: String::new(), seed: 0, peer, selected: 0, run, elapsed: Duration::ZERO }.exit()
-        };
+        let exit = |results, interrupted| report(results, interrupted).exit();
 
         assert_eq!(exit(vec![pass(), not_applicable()], false), Exit::AsExpected);
         assert_eq!(exit(vec![pass(), inconclusive(&OBSERVED)], false), Exit::AsExpected);
@@ -136,5 +191,17 @@ mod tests {
         assert_eq!(exit(vec![not_applicable(), inconclusive(&OBSERVED)], false), Exit::NothingJudged);
         assert_eq!(exit(vec![inconclusive(&CASE), bug(), pass()], false), Exit::SuiteBug);
         assert_eq!(exit(vec![pass()], true), Exit::Interrupted);
+        assert_eq!(exit(vec![pass(), seen("S8.1")], false), Exit::Unexpected);
+        assert_eq!(exit(vec![pass(), seen("L2.3")], false), Exit::AsExpected, "observed requirements are no demands");
+    }
+
+    #[test]
+    fn a_violation_is_told_once_and_not_where_a_case_failed_for_it() {
+        let report = report(vec![seen("Q1"), failed("S8.1"), seen("S8.1"), seen("Q1")], false);
+        let violations = report.violations();
+        let told: Vec<_> = violations.iter().map(|told| (told.finding.requirement, &told.cases[..])).collect();
+        // Both results are of the same case.
+        assert_eq!(told, [("Q1", &["group/case"][..])]);
+        assert_eq!(report.unexpected_count(), 2, "the failed case, and the violation");
     }
 }

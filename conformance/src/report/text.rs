@@ -11,7 +11,7 @@ use std::{
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use owo_colors::{OwoColorize, Style};
 
-use super::Report;
+use super::{Report, Violation};
 use crate::{
     case::{Case, Failure, Level, Scheme, Stop},
     cases,
@@ -25,6 +25,9 @@ const TRACE_LINES: usize = 15;
 
 /// How many inconclusive cases are told in detail: when there are more they tend to have one cause.
 const INCONCLUSIVE_DETAILS: usize = 3;
+
+/// How many of the cases are named in which a violation was seen.
+const SEEN_IN: usize = 3;
 
 /// How often the spinner of the progress bar turns.
 const TICK: Duration = Duration::from_millis(100);
@@ -80,6 +83,9 @@ impl Live {
         let inconclusive = ended_as(Outcome::Inconclusive).take(INCONCLUSIVE_DETAILS);
         for result in ended_as(Outcome::Fail).chain(inconclusive) {
             print(&details(result, self.colours));
+        }
+        for violation in report.violations() {
+            print(&seen(&violation, self.colours));
         }
         print(&summary(report));
     }
@@ -189,11 +195,7 @@ fn details(result: &CaseResult, colours: bool) -> String {
         Ok(()) => &[],
     };
     for id in requirements {
-        let Some(Requirement { level, statement, sources, .. }) = Registry::get().requirement(id) else { continue };
-        let _ = writeln!(text, "  requirement  {id} ({level}): {statement}");
-        for source in sources {
-            let _ = writeln!(text, "  see          {source}");
-        }
+        text += &statement(id);
     }
     let _ = writeln!(text, "  read more    spice-conformance explain {}", result.case.id);
 
@@ -205,6 +207,36 @@ fn details(result: &CaseResult, colours: bool) -> String {
     }
     for entry in &result.trace[hidden..] {
         let _ = writeln!(text, "    {entry}");
+    }
+    text
+}
+
+/// What a reader needs to know about a violation that was seen in cases about something else.
+fn seen(violation: &Violation<'_>, colours: bool) -> String {
+    let Violation { finding, cases, .. } = violation;
+    let (named, others) = cases.split_at(cases.len().min(SEEN_IN));
+    let mut heading = format!("SEEN in {}", named.join(", "));
+    if !others.is_empty() {
+        let _ = write!(heading, " and {}", counted(others.len(), "other case"));
+    }
+    format!(
+        "\n{}\n  on           {}\n  expected     {}\n  got          {}\n{}  read more    spice-conformance explain {}\n",
+        heading.style(style(Outcome::Fail, colours)),
+        finding.connection,
+        finding.expected,
+        finding.got,
+        statement(finding.requirement),
+        finding.requirement,
+    )
+}
+
+fn statement(id: &str) -> String {
+    let Some(Requirement { level, statement, sources, .. }) = Registry::get().requirement(id) else {
+        return String::new();
+    };
+    let mut text = format!("  requirement  {id} ({level}): {statement}\n");
+    for source in sources {
+        let _ = writeln!(text, "  see          {source}");
     }
     text
 }

@@ -10,6 +10,7 @@ use spice_migration::{
     ChannelType, ClientMessage, DecodeError, ServerMessage,
     frame::{self, Deframer, Header, HeaderKind},
     message::{ChannelId, Message, client, server},
+    migrate::observer::{self, Side},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -23,7 +24,7 @@ use tokio::{
 use super::link::Reply;
 use crate::{
     case::Unexpected,
-    trace::{Direction, Trace},
+    trace::{Direction, Trace, Watched},
 };
 
 /// Largest body that is read. QEMU's display sends single images of a few megabytes.
@@ -147,8 +148,9 @@ impl Channel {
         headers: HeaderKind,
         reply: Reply,
         patience: Duration,
-        trace: Trace,
+        watched: Watched,
     ) -> Self {
+        let trace = watched.trace().clone();
         let (commands, received_commands) = mpsc::unbounded_channel();
         let (sent_events, events) = mpsc::unbounded_channel();
         let pump = Pump {
@@ -156,6 +158,7 @@ impl Channel {
             channel_type: id.channel_type,
             headers,
             trace: trace.clone(),
+            watched,
             patience,
             events: sent_events,
             serial: 1,
@@ -351,6 +354,7 @@ struct Pump {
     channel_type: ChannelType,
     headers: HeaderKind,
     trace: Trace,
+    watched: Watched,
     patience: Duration,
     events: mpsc::UnboundedSender<Event>,
     /// Of the next message sent.
@@ -422,6 +426,9 @@ impl Pump {
                 }
             }
         };
+        if matches!(closed, Closed::Clean | Closed::Reset) {
+            self.watched.server_ended();
+        }
         self.trace.event(&self.name, &closed);
         let _ = self.events.send(Event::Closed(closed));
     }
@@ -429,6 +436,12 @@ impl Pump {
     /// Records a message, adds what a client answers by itself, and keeps what matters of it.
     fn receive(&mut self, frame: frame::Frame<'_>, answers: &mut Vec<Vec<u8>>) -> Received {
         let Header { serial, id, .. } = frame.header;
+        self.watched.message(observer::Received {
+            from: Side::Server,
+            serial: (self.headers == HeaderKind::Full).then_some(serial),
+            id,
+            body: frame.body,
+        });
         let message = ServerMessage::decode(self.channel_type, id, frame.body);
         let body = match &message {
             Ok(ServerMessage::Unknown { .. }) => {
@@ -481,6 +494,14 @@ impl Pump {
     async fn write(&mut self, writer: &mut OwnedWriteHalf, bytes: &mut [u8]) -> Result<(), Closed> {
         if let (HeaderKind::Full, Some(serial)) = (self.headers, bytes.first_chunk_mut()) {
             *serial = self.serial.to_le_bytes();
+        }
+        if let Some(Header { serial, id, .. }) = Header::decode(self.headers, bytes, self.serial) {
+            self.watched.message(observer::Received {
+                from: Side::Client,
+                serial: (self.headers == HeaderKind::Full).then_some(serial),
+                id,
+                body: bytes.get(self.headers.len()..).unwrap_or_default(),
+            });
         }
         self.serial += 1;
         match timeout(self.patience, writer.write_all(bytes)).await {

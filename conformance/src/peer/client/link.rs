@@ -19,7 +19,7 @@ use super::channel::{Channel, Closed};
 use crate::{
     case::Unexpected,
     peer::ticket,
-    trace::{Direction, Trace},
+    trace::{Direction, Linked, Trace},
 };
 
 /// What a client asks for when it links a channel.
@@ -39,8 +39,7 @@ impl LinkRequest {
     /// Header and link message.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let wire = |words: &[u32]| words.iter().map(|word| word.to_le_bytes()).collect::<Vec<_>>();
-        let (common, channel) = (wire(&self.common_words), wire(&self.channel_words));
+        let (common, channel) = (on_wire(&self.common_words), on_wire(&self.channel_words));
         let message = LinkMessage {
             connection_id: self.connection_id,
             channel_type: self.channel.channel_type,
@@ -87,6 +86,7 @@ impl Reply {
 #[derive(Debug)]
 pub struct RawLink {
     stream: TcpStream,
+    address: SocketAddr,
     name: String,
     patience: Duration,
     trace: Trace,
@@ -107,7 +107,7 @@ impl RawLink {
         match opened {
             Ok(stream) => {
                 trace.event(&name, &"connected");
-                Ok(Self { stream, name, patience, trace })
+                Ok(Self { stream, address, name, patience, trace })
             }
             Err(got) => {
                 trace.event(&name, &format_args!("not connected: {got}"));
@@ -245,7 +245,19 @@ impl RawLink {
     #[must_use]
     pub fn into_channel(self, request: &LinkRequest, reply: &Reply) -> Channel {
         let headers = headers(request, reply);
-        Channel::start(self.stream, self.name, request.channel, headers, reply.clone(), self.patience, self.trace)
+        let (common, channel) = (on_wire(&request.common_words), on_wire(&request.channel_words));
+        let watched = self.trace.linked(
+            &self.name,
+            &Linked {
+                server: self.address,
+                channel: request.channel,
+                connection_id: request.connection_id,
+                client: [&common, &channel],
+                server_words: [&reply.common_words, &reply.channel_words],
+            },
+        );
+        let (channel, reply) = (request.channel, reply.clone());
+        Channel::start(self.stream, self.name, channel, headers, reply, self.patience, watched)
     }
 
     /// The same for somebody else's messages: the stream, and which headers they have.
@@ -270,6 +282,10 @@ impl RawLink {
             Err(_) => Err(self.unexpected(awaited, format!("nothing within {:?}", self.patience))),
         }
     }
+}
+
+fn on_wire(words: &[u32]) -> Vec<[u8; 4]> {
+    words.iter().map(|word| word.to_le_bytes()).collect()
 }
 
 /// Which headers messages have behind this link stage.
