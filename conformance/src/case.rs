@@ -1,6 +1,6 @@
 //! What a case is, what it works with, and what it may find.
 
-use std::{fmt, future::Future, pin::Pin, time::Duration};
+use std::{borrow::Cow, fmt, future::Future, pin::Pin, time::Duration};
 
 use crate::{
     subject::{Host, Subject},
@@ -8,27 +8,39 @@ use crate::{
 };
 
 /// One thing that is judged.
-#[derive(Clone, Copy)]
 pub struct Case {
     /// A stable slug, `group/topic/detail`. It never changes.
-    pub id: &'static str,
+    pub id: Cow<'static, str>,
     /// What holds for a peer that passes, in one sentence.
-    pub title: &'static str,
+    pub title: Cow<'static, str>,
     /// The requirements that it judges, by their ids in `requirements.toml`.
     pub requirements: &'static [&'static str],
     /// How strict those are.
     pub level: Level,
     /// What the suite does.
-    pub sent: &'static str,
+    pub sent: Cow<'static, str>,
     /// What must follow.
-    pub expected: &'static str,
+    pub expected: Cow<'static, str>,
+    /// Whether it does little but wait for a time limit of the peer's: it then runs beside as many others as may run at once.
+    pub waits: bool,
     /// Does it.
-    pub run: for<'a> fn(&'a mut Context) -> Pin<Box<dyn Future<Output = Verdict> + Send + 'a>>,
+    pub run: Run,
+}
+
+/// What a case does.
+pub type Run = Box<dyn for<'a> Fn(&'a mut Context) -> Judging<'a> + Send + Sync>;
+
+/// A case that goes on.
+pub type Judging<'a> = Pin<Box<dyn Future<Output = Verdict> + Send + 'a>>;
+
+/// Makes what a case does out of a function.
+pub fn run(function: impl for<'a> Fn(&'a mut Context) -> Judging<'a> + Send + Sync + 'static) -> Run {
+    Box::new(function)
 }
 
 impl fmt::Debug for Case {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.id)
+        formatter.write_str(&self.id)
     }
 }
 
@@ -62,6 +74,8 @@ pub type Verdict = Result<(), Stop>;
 pub enum Stop {
     /// The peer violated a requirement.
     Fail(Failure),
+    /// A step that leads up to what the case is about went wrong, so that it could not be judged.
+    Blocked(Unexpected),
     /// The peer or the set-up kept the case from being judged: why.
     Inconclusive(String),
     /// A capability or a control is missing: which.
@@ -93,9 +107,16 @@ pub struct Unexpected {
     pub got: String,
 }
 
+impl fmt::Display for Unexpected {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { connection, expected, got } = self;
+        write!(formatter, "on {connection}: waited for {expected}, got {got}")
+    }
+}
+
 impl From<Unexpected> for Stop {
-    fn from(Unexpected { connection, expected, got }: Unexpected) -> Self {
-        Self::Inconclusive(format!("on {connection}: waited for {expected}, got {got}"))
+    fn from(unexpected: Unexpected) -> Self {
+        Self::Blocked(unexpected)
     }
 }
 

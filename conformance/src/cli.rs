@@ -27,6 +27,7 @@ use crate::{
     case::{Case, Context, Level},
     cases,
     context::Survey,
+    expectation::Expectations,
     peer::{
         defect::Defect,
         host::{GuestOptions, HostSettings},
@@ -97,6 +98,7 @@ Exit codes:
   2    the command line cannot be carried out
   3    the peer could not be reached or started
   4    no case was judged
+  5    a known deviation is gone
   70   the suite itself has a bug
   130  Ctrl-C";
 
@@ -125,6 +127,10 @@ struct RunOptions {
     /// Starts no case any more after the first unexpected outcome
     #[arg(long)]
     fail_fast: bool,
+    /// Known deviations of the peer, which then do not count; `none` for all outcomes as they are. If not given, those that the
+    /// suite carries for the version of spice-server that it finds
+    #[arg(long, value_name = "FILE")]
+    expect: Option<PathBuf>,
     /// Writes a report for programs, too; may be given several times
     #[arg(long, value_name = "json=FILE", value_parser = report_path)]
     report: Vec<PathBuf>,
@@ -212,7 +218,7 @@ struct Selection {
 
 impl Selection {
     fn cases(&self) -> Result<Vec<&'static Case>, Refusal> {
-        let matches = |patterns: &[Pattern], case: &Case| patterns.iter().any(|pattern| pattern.matches(case.id));
+        let matches = |patterns: &[Pattern], case: &Case| patterns.iter().any(|pattern| pattern.matches(&case.id));
         let selected: Vec<_> = cases::all()
             .filter(|case| self.filter.is_empty() || matches(&self.filter, case))
             .filter(|case| !matches(&self.exclude, case))
@@ -265,11 +271,14 @@ fn run(options: &RunOptions) -> Result<Exit, Refusal> {
                 return Err(Refusal { exit: Exit::Interrupted, message });
             }
         };
-        let plan = Plan { cases, subject, jobs, fail_fast: options.fail_fast };
-        let mut live = text::Live::new(&peer, seed, &plan);
+        let expected = expectations(options, &peer)?;
+        let expectations = expected.as_ref().map(|(_, expectations)| expectations.clone()).unwrap_or_default();
+        let plan = Plan { cases, subject, jobs, fail_fast: options.fail_fast, expectations };
+        let file = expected.as_ref().map(|(file, _)| file.as_str());
+        let mut live = text::Live::new(&peer, seed, &plan, file);
         let run = plan.run(interrupt, |progress| live.observe(progress)).await;
         let (selected, elapsed) = (plan.cases.len(), began.elapsed());
-        let report = Report { command: command_line(), seed, peer, selected, run, elapsed };
+        let report = Report { command: command_line(), seed, peer, expected, selected, run, elapsed };
         live.finish(&report);
         Ok(report)
     })?;
@@ -345,7 +354,7 @@ fn explain(id: &str) -> Result<Exit, Refusal> {
         return Ok(Exit::AsExpected);
     }
     let requirements = Registry::get().requirements.iter().map(|requirement| requirement.id.as_str());
-    let known = cases::all().map(|case| case.id).chain(requirements);
+    let known = cases::all().map(|case| case.id.as_ref()).chain(requirements);
     let mut near: Vec<(f64, &str)> = known
         .map(|known| (strsim::jaro_winkler(&known.to_lowercase(), &id.to_lowercase()), known))
         .filter(|(likeness, _)| *likeness >= SUGGESTION_THRESHOLD)
@@ -375,6 +384,28 @@ async fn reach(options: &RunOptions) -> Result<(Subject, Survey), Refusal> {
     let survey = context.survey().await;
     context.finish().await;
     Ok((subject, survey.map_err(|error| refusal(error.to_string()))?))
+}
+
+/// What is known of the peer's deviations, and from where.
+fn expectations(options: &RunOptions, peer: &Survey) -> Result<Option<(String, Expectations)>, Refusal> {
+    let found = match &options.expect {
+        Some(path) if path.as_os_str() == "none" => None,
+        Some(path) => {
+            let name = path.display().to_string();
+            let read = Expectations::read(path).map_err(|error| {
+                let message = format!(
+                    "--expect {name}: {error}; expectations/spice-server-0.15.1.toml of the suite shows how one looks"
+                );
+                Refusal { exit: Exit::Usage, message }
+            })?;
+            Some((name, read))
+        }
+        None if peer.kind == "qemu" => {
+            Expectations::of_spice_server(&peer.version).map(|(name, own)| (name.to_owned(), own))
+        }
+        None => None,
+    };
+    Ok(found.map(|(name, expectations)| (name, expectations.for_version(&peer.version))))
 }
 
 /// Completes on Ctrl-C, when the process is told to end, and when its terminal goes away.

@@ -1,6 +1,9 @@
 //! What a case works with: hosts that it starts, clients that it plays, and the liveness of the hosts afterwards.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use spice_migration::{
     ChannelType, ClientMessage, ServerMessage,
@@ -13,7 +16,7 @@ use crate::{
     case::{Context, Migration, Scheme, Stop, Unexpected},
     peer::client::{Client, Received, Session, until},
     subject::{Destination, Host, HostEvent, HostOptions, Liveness, StartError, Subject},
-    trace::Trace,
+    trace::{Finding, Trace},
 };
 
 /// The password of hosts that have one.
@@ -315,6 +318,30 @@ impl Context {
             all.push((host.name().to_owned(), liveness));
         }
         all
+    }
+
+    /// What the hosts keep of clients that are gone, though they have had time to notice. All of the suite's connections must be
+    /// closed by now.
+    pub async fn leaks(&self, patience: Duration) -> Vec<Finding> {
+        let deadline = Instant::now() + patience;
+        let mut leaks = Vec::new();
+        for host in &self.hosts {
+            let mut pause = Duration::from_millis(1);
+            while host.connections() > 0 && Instant::now() < deadline {
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
+            let left = host.connections();
+            if left > 0 {
+                leaks.push(Finding {
+                    requirement: "P1",
+                    connection: host.name().to_owned(),
+                    expected: "the server to close the connections of clients that are gone".to_owned(),
+                    got: format!("{left} of them open"),
+                });
+            }
+        }
+        leaks
     }
 
     /// Starts one host and links one client, to see whether the subject can be tested at all, and what it is.

@@ -5,6 +5,7 @@ pub mod case;
 pub mod cases;
 pub mod cli;
 pub mod context;
+pub mod expectation;
 pub mod peer;
 pub mod registry;
 pub mod report;

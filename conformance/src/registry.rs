@@ -154,7 +154,7 @@ mod tests {
     fn case_ids_are_unique_slugs_in_groups() {
         let mut seen = BTreeSet::new();
         for case in cases::all() {
-            assert!(seen.insert(case.id), "{} is there twice", case.id);
+            assert!(seen.insert(&case.id), "{} is there twice", case.id);
             let parts: Vec<&str> = case.id.split('/').collect();
             assert!(parts.len() >= 2, "{} is not in a group", case.id);
             let slug = |part: &&str| {

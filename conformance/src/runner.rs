@@ -13,12 +13,16 @@ use tokio::{task::JoinSet, time::timeout};
 
 use crate::{
     case::{Case, Context, Failure, Level, Migration, Stop, Verdict},
+    expectation::{Deviation, Expectations},
     subject::{Liveness, Subject},
     trace::{Entry, Finding},
 };
 
 /// How long a case may take. The longest of them wait for the 10 s timeout of a real server.
 const CASE_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long a server that answers may take to close the connections of clients that are gone.
+const LEAK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How many of the last lines that a dead host printed are part of the reason.
 const PRINTED_LINES: usize = 5;
@@ -30,10 +34,12 @@ pub struct Plan {
     pub cases: Vec<&'static Case>,
     /// What they are run against.
     pub subject: Subject,
-    /// How many are run at the same time.
+    /// How many are run at the same time, and as many of those that little but wait.
     pub jobs: NonZeroUsize,
     /// Whether no case is started any more after the first unexpected outcome.
     pub fail_fast: bool,
+    /// What is known of the subject's deviations.
+    pub expectations: Expectations,
 }
 
 /// Something that happened to a case while the plan was run.
@@ -58,15 +64,22 @@ impl Plan {
     /// Runs the cases, until all have ended or `interrupt` completes. When this returns, no host of theirs is left.
     pub async fn run(&self, interrupt: impl Future<Output = ()>, mut observe: impl FnMut(Progress<'_>)) -> Run {
         let mut interrupt = pin!(interrupt);
-        let mut waiting = self.cases.iter().copied().enumerate();
+        let (working, waiting): (Vec<_>, Vec<_>) =
+            self.cases.iter().copied().enumerate().partition(|(_, case)| !case.waits);
+        let mut queues = [working.into_iter(), waiting.into_iter()];
+        // How many more of each kind may be run now.
+        let mut room = [self.jobs.get(); 2];
         let mut tasks = JoinSet::new();
         let mut running = HashMap::new();
         let mut results = Vec::new();
         let mut stopping = false;
 
         let interrupted = loop {
-            while !stopping && tasks.len() < self.jobs.get() {
-                let Some((index, case)) = waiting.next() else { break };
+            while !stopping
+                && let Some((index, case)) =
+                    queues.iter_mut().zip(&room).filter(|(_, room)| **room > 0).find_map(|(queue, _)| queue.next())
+            {
+                room[usize::from(case.waits)] -= 1;
                 let task = tasks.spawn(run_case(case, self.subject.clone())).id();
                 running.insert(task, (index, case, Instant::now()));
                 observe(Progress::Started(case));
@@ -85,14 +98,35 @@ impl Plan {
                 Some(Err(error)) => (error.id(), Err(error)),
             };
             let Some((index, case, began)) = running.remove(&task) else { continue };
-            let result = result.unwrap_or_else(|error| CaseResult::bug(case, began.elapsed(), error));
-            stopping |= self.fail_fast && !result.expected();
+            room[usize::from(case.waits)] += 1;
+            let mut result = result.unwrap_or_else(|error| CaseResult::bug(case, began.elapsed(), error));
+            result.deviation = self.expectations.of(&case.id).cloned();
+            stopping |= self.fail_fast && !result.expected() && !result.stale();
             observe(Progress::Ended(&result));
             results.push((index, result));
         };
 
         results.sort_by_key(|(index, _)| *index);
-        Run { results: results.into_iter().map(|(_, result)| result).collect(), interrupted }
+        let mut results: Vec<CaseResult> = results.into_iter().map(|(_, result)| result).collect();
+        tell_causes(&mut results);
+        Run { results, interrupted }
+    }
+}
+
+/// One cause is one failure: what blocks a case may be what another one failed for.
+fn tell_causes(results: &mut [CaseResult]) {
+    let failures: Vec<_> = results
+        .iter()
+        .filter_map(|result| match &result.verdict {
+            Err(Stop::Fail(failure)) => Some((result.case.id.as_ref(), failure.expected.clone())),
+            _ => None,
+        })
+        .collect();
+    for result in results {
+        if let Err(Stop::Blocked(unexpected)) = &result.verdict {
+            let cause = failures.iter().find(|(_, expected)| *expected == unexpected.expected);
+            result.blocked_by = cause.map(|(id, _)| *id);
+        }
     }
 }
 
@@ -107,6 +141,10 @@ pub struct CaseResult {
     pub bug: bool,
     /// Whether a session had come up during it.
     pub served: bool,
+    /// What was known beforehand.
+    pub deviation: Option<Deviation>,
+    /// The case that failed for what kept this one from being judged.
+    pub blocked_by: Option<&'static str>,
     /// How its hosts were afterwards, by their names.
     pub liveness: Vec<(String, Liveness)>,
     /// The migrations that it went through.
@@ -120,7 +158,7 @@ pub struct CaseResult {
 }
 
 /// What a case says about the peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// It meets the requirements.
@@ -149,14 +187,28 @@ impl CaseResult {
             Ok(()) => Outcome::Pass,
             Err(Stop::Fail(_)) => Outcome::Fail,
             Err(Stop::NotApplicable(_)) => Outcome::NotApplicable,
-            Err(Stop::Inconclusive(_)) => Outcome::Inconclusive,
+            Err(Stop::Blocked(_) | Stop::Inconclusive(_)) => Outcome::Inconclusive,
         }
     }
 
-    /// Whether the outcome leaves a run successful. Nothing is expected of an `observed` case.
+    /// Whether the outcome leaves a run successful: it is the deviation that was known, or if none was, a pass. Nothing is expected
+    /// of an `observed` case.
     #[must_use]
     pub fn expected(&self) -> bool {
-        matches!(self.outcome(), Outcome::Pass | Outcome::NotApplicable) || self.case.level == Level::Observed
+        if self.case.level == Level::Observed || self.outcome() == Outcome::NotApplicable {
+            return true;
+        }
+        match &self.deviation {
+            Some(deviation) if self.outcome() == Outcome::Pass => deviation.sometimes,
+            Some(deviation) => deviation.is_met_by(self),
+            None => self.outcome() == Outcome::Pass,
+        }
+    }
+
+    /// Whether it shows that a known deviation is gone.
+    #[must_use]
+    pub fn stale(&self) -> bool {
+        self.case.level > Level::Observed && self.deviation.as_ref().is_some_and(|deviation| deviation.is_stale(self))
     }
 
     /// Why the case did not pass: how its hosts were, and what it found itself.
@@ -167,6 +219,10 @@ impl CaseResult {
             Err(Stop::Fail(Failure { requirement, connection, expected, got })) => {
                 Some(format!("{requirement} on {connection}: expected {expected}, got {got}"))
             }
+            Err(Stop::Blocked(unexpected)) => Some(match self.blocked_by {
+                Some(case) => format!("{unexpected}; that is what {case} failed for"),
+                None => unexpected.to_string(),
+            }),
             Err(Stop::Inconclusive(reason) | Stop::NotApplicable(reason)) => Some(reason.clone()),
         };
         let reasons: Vec<String> = self.host_troubles().chain(finding).collect();
@@ -212,6 +268,8 @@ impl CaseResult {
             verdict: Ok(()),
             bug: false,
             served: false,
+            deviation: None,
+            blocked_by: None,
             liveness: Vec::new(),
             migrations: Vec::new(),
             duration: Duration::ZERO,
@@ -250,6 +308,9 @@ async fn run_case(case: &'static Case, subject: Subject) -> CaseResult {
     result.trace = context.trace.entries();
     result.findings = context.trace.findings();
     result.liveness = context.liveness().await;
+    if result.liveness.iter().all(|(_, liveness)| *liveness == Liveness::Alive) {
+        result.findings.extend(context.leaks(LEAK_PATIENCE).await);
+    }
     result.served = context.served;
     result.migrations = std::mem::take(&mut context.migrations);
     context.finish().await;
@@ -258,40 +319,53 @@ async fn run_case(case: &'static Case, subject: Subject) -> CaseResult {
 
 #[cfg(test)]
 mod tests {
-    use std::future::{pending, ready};
+    use std::{
+        borrow::Cow,
+        future::{pending, ready},
+    };
 
     use super::*;
     use crate::case::Level;
 
-    const PASSES: Case = case("passes", |_| Box::pin(ready(Ok(()))));
-    const FAILS: Case = case("fails", |_| Box::pin(ready(Err(Stop::Inconclusive("no reply".to_owned())))));
-    const PANICS: Case = case("panics", |_| Box::pin(async { panic!("a bug") }));
-    const HANGS: Case = case("hangs", |_| Box::pin(pending()));
-
-    const fn case(id: &'static str, run: CaseFunction) -> Case {
-        Case { id, title: "", requirements: &[], level: Level::Must, sent: "", expected: "", run }
+    /// A case with this id, which does what its id says.
+    fn case(id: &'static str) -> &'static Case {
+        let run = match id {
+            "passes" => crate::case::run(|_| Box::pin(ready(Ok(())))),
+            "fails" => crate::case::run(|_| Box::pin(ready(Err(Stop::Inconclusive("no reply".to_owned()))))),
+            "panics" => crate::case::run(|_| Box::pin(async { panic!("a bug") })),
+            _ => crate::case::run(|_| Box::pin(pending())),
+        };
+        let [title, sent, expected] = [const { Cow::Borrowed("") }; 3];
+        let case =
+            Case { id: id.into(), title, requirements: &[], level: Level::Must, sent, expected, waits: false, run };
+        Box::leak(Box::new(case))
     }
 
-    type CaseFunction = for<'a> fn(&'a mut Context) -> std::pin::Pin<Box<dyn Future<Output = Verdict> + Send + 'a>>;
-
-    fn plan(cases: &[&'static Case], fail_fast: bool) -> Plan {
-        Plan { cases: cases.to_vec(), subject: Subject::Embedded(None), jobs: NonZeroUsize::MIN, fail_fast }
+    fn plan(cases: &[&'static str], fail_fast: bool) -> Plan {
+        let cases = cases.iter().map(|id| case(id)).collect();
+        Plan {
+            cases,
+            subject: Subject::Embedded(None),
+            jobs: NonZeroUsize::MIN,
+            fail_fast,
+            expectations: Expectations::default(),
+        }
     }
 
     fn outcomes(run: &Run) -> Vec<(&'static str, Outcome, bool)> {
-        run.results.iter().map(|result| (result.case.id, result.outcome(), result.bug)).collect()
+        run.results.iter().map(|result| (result.case.id.as_ref(), result.outcome(), result.bug)).collect()
     }
 
     #[tokio::test]
     async fn a_panic_is_a_bug_and_the_other_cases_go_on() {
-        let run = plan(&[&PANICS, &PASSES], false).run(pending(), |_| {}).await;
+        let run = plan(&["panics", "passes"], false).run(pending(), |_| {}).await;
         assert_eq!(outcomes(&run), [("panics", Outcome::Inconclusive, true), ("passes", Outcome::Pass, false)]);
         assert!(run.results[0].reason().is_some_and(|reason| reason.ends_with("panicked: a bug")));
     }
 
     #[tokio::test]
     async fn fail_fast_starts_nothing_after_the_first_unexpected_outcome() {
-        let run = plan(&[&PASSES, &FAILS, &PASSES], true).run(pending(), |_| {}).await;
+        let run = plan(&["passes", "fails", "passes"], true).run(pending(), |_| {}).await;
         assert_eq!(outcomes(&run), [("passes", Outcome::Pass, false), ("fails", Outcome::Inconclusive, false)]);
         assert!(!run.interrupted);
     }
@@ -306,7 +380,7 @@ mod tests {
                 sender.take().unwrap().send(()).unwrap();
             }
         };
-        let run = plan(&[&PASSES, &HANGS, &PASSES], false).run(interrupt, interrupt_hanging).await;
+        let run = plan(&["passes", "hangs", "passes"], false).run(interrupt, interrupt_hanging).await;
         assert_eq!(outcomes(&run), [("passes", Outcome::Pass, false)]);
         assert!(run.interrupted);
     }
@@ -318,7 +392,7 @@ mod tests {
         let not_applicable = Err(Stop::NotApplicable("no capability".to_owned()));
         let outcome = |verdict: &Verdict, served, liveness: [Liveness; 2]| {
             let liveness = ["source".to_owned(), "target".to_owned()].into_iter().zip(liveness).collect();
-            let result = CaseResult { verdict: verdict.clone(), served, liveness, ..CaseResult::new(&PASSES) };
+            let result = CaseResult { verdict: verdict.clone(), served, liveness, ..CaseResult::new(case("passes")) };
             (result.outcome(), result.reason())
         };
         let died = "host target was ended by signal 6; it printed last: first | Aborted";

@@ -162,6 +162,32 @@ fn a_defect_fails_the_run() {
 }
 
 #[test]
+fn a_known_deviation_is_expected_until_it_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("known.toml");
+    let entry = "[[deviation]]\ncase = 'link/magic/refused'\noutcome = 'fail'\nrequirement = 'L1.1'\nreason = 'so'\n";
+    fs::write(&file, entry).unwrap();
+    let file = file.to_str().unwrap();
+    let defect = ["run", "--defect", "magic-answered-with-error", "--filter", "link/magic/refused"];
+
+    let (code, output, _) = outcome(&[&defect[..], &["--expect", file]].concat());
+    assert_eq!(code, 0, "{output}");
+    assert!(output.contains("known: so") && output.contains("1 of them known beforehand"), "{output}");
+    let (code, document) = report(&[&defect[..], &["--expect", file]].concat());
+    assert_eq!((code, &document["cases"][0]["expected"]), (0, &true.into()));
+    assert_eq!(report(&[&defect[..], &["--expect", "none"]].concat()).0, 1);
+
+    let (code, output, _) = outcome(&["run", "--filter", "link/magic/refused", "--expect", file]);
+    assert_eq!(code, 5, "{output}");
+    assert!(output.contains("STALE link/magic/refused") && output.contains(file), "{output}");
+
+    fs::write(file, entry.replace("refused", "*")).unwrap();
+    let (code, _, errors) = outcome(&["run", "--expect", file]);
+    assert_eq!(code, 2, "{errors}");
+    assert!(errors.contains("link/magic/*"), "{errors}");
+}
+
+#[test]
 fn an_interrupted_run_tells_what_it_has_judged() {
     // In this case the client stays until the source drops it: long enough to be interrupted.
     let mut run = std::process::Command::new(cargo_bin!("spice-conformance"))

@@ -9,6 +9,7 @@ use std::{
 
 use spice_conformance::{
     cases,
+    expectation::Expectations,
     peer::defect::Defect,
     runner::{Outcome, Plan},
     subject::Subject,
@@ -31,6 +32,7 @@ async fn failing(defect: Option<Defect>) -> (BTreeMap<&'static str, String>, BTr
         // Cases that another one's defect blocks do nothing but wait. More at once would make the others miss their time limits.
         jobs: NonZeroUsize::new(6).unwrap(),
         fail_fast: false,
+        expectations: Expectations::default(),
     };
     let run = plan.run(pending(), |_| {}).await;
     assert_eq!(run.results.len(), plan.cases.len());
@@ -39,7 +41,7 @@ async fn failing(defect: Option<Defect>) -> (BTreeMap<&'static str, String>, BTr
         assert!(others.is_empty(), "{others:#?}");
     }
     let failed = run.results.iter().filter(|result| result.outcome() == Outcome::Fail);
-    let failed = failed.map(|result| (result.case.id, result.reason().unwrap_or_default())).collect();
+    let failed = failed.map(|result| (result.case.id.as_ref(), result.reason().unwrap_or_default())).collect();
     let seen = run.results.iter().flat_map(|result| &result.findings).map(|finding| finding.requirement).collect();
     (failed, seen)
 }
@@ -74,8 +76,10 @@ async fn under_each_defect_exactly_the_cases_of_its_requirement_fail_and_every_c
             ));
         }
         let failed: BTreeSet<_> = reasons.keys().copied().collect();
-        let expected: BTreeSet<_> =
-            cases::all().filter(|case| case.requirements.contains(&defect.requirement())).map(|case| case.id).collect();
+        let expected: BTreeSet<_> = cases::all()
+            .filter(|case| case.requirements.contains(&defect.requirement()))
+            .map(|case| case.id.as_ref())
+            .collect();
         if failed != expected || failed.is_empty() {
             wrong.push(format!(
                 "{defect} ({}): not caught by {:?}; also failed {:?}",
@@ -87,6 +91,6 @@ async fn under_each_defect_exactly_the_cases_of_its_requirement_fail_and_every_c
         seen_failing.extend(failed);
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
-    let never: Vec<_> = cases::all().map(|case| case.id).filter(|id| !seen_failing.contains(id)).collect();
+    let never: Vec<_> = cases::all().map(|case| case.id.as_ref()).filter(|id| !seen_failing.contains(id)).collect();
     assert!(never.is_empty(), "no defect makes these fail: {never:?}");
 }

@@ -10,6 +10,8 @@ mod seamless;
 mod semi_seamless;
 mod switch_host;
 
+use std::sync::LazyLock;
+
 use crate::{
     case::{Case, Verdict, check},
     peer::client::{Channel, Received, Session},
@@ -17,32 +19,46 @@ use crate::{
 
 /// All cases, in the order in which they are listed.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    [link::CASES, main::CASES, semi_seamless::CASES, seamless::CASES, switch_host::CASES, cancel::CASES]
-        .into_iter()
-        .flatten()
+    static CASES: LazyLock<Vec<Case>> = LazyLock::new(|| {
+        let groups = [
+            link::cases(),
+            main::cases(),
+            semi_seamless::cases(),
+            seamless::cases(),
+            switch_host::cases(),
+            cancel::cases(),
+        ];
+        groups.into_iter().flatten().collect()
+    });
+    CASES.iter()
 }
 
-/// Declares the cases of a group: slug, requirements, level, title, what is sent, what is expected, function.
+/// Declares the cases of a group: slug, requirements, level, `waits` or not, title, what is sent, what is expected, function.
 macro_rules! cases {
     ($(
-        $id:literal [$($requirement:literal),+] $level:ident
+        $id:literal [$($requirement:literal),+] $level:ident $($waits:ident)?
         $title:literal
         sends $sent:literal
         expects $expected:literal
         => $function:path;
     )*) => {
-        pub(super) const CASES: &[crate::case::Case] = &[$(
-            crate::case::Case {
-                id: $id,
-                title: $title,
-                requirements: &[$($requirement),+],
-                level: crate::case::Level::$level,
-                sent: $sent,
-                expected: $expected,
-                run: |context| Box::pin($function(context)),
-            },
-        )*];
+        pub(super) fn cases() -> Vec<crate::case::Case> {
+            vec![$(
+                crate::case::Case {
+                    id: $id.into(),
+                    title: $title.into(),
+                    requirements: &[$($requirement),+],
+                    level: crate::case::Level::$level,
+                    sent: $sent.into(),
+                    expected: $expected.into(),
+                    waits: cases!(@waits $($waits)?),
+                    run: crate::case::run(|context| Box::pin($function(context))),
+                },
+            )*]
+        }
     };
+    (@waits waits) => { true };
+    (@waits) => { false };
 }
 use cases;
 

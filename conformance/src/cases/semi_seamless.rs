@@ -48,7 +48,7 @@ cases! {
         sends "a whole semi-seamless migration; the client closes its connections to the source"
         expects "the host's event that the client's migration is complete (QEMU: SPICE_MIGRATE_COMPLETED)"
         => completion_told;
-    "semi-seamless/source/client-stays" ["S9.1"] Must
+    "semi-seamless/source/client-stays" ["S9.1"] Must waits
         "A client that does not leave is dropped within the time limit"
         sends "MIGRATE_CONNECTED; the VM is migrated; the client does not leave the source"
         expects "the end of the source's main connection within 10 s, and not at once"
@@ -309,6 +309,7 @@ async fn chained(context: &mut Context) -> Verdict {
 /// What keeps a second migration from being judged is what the case is about.
 pub(super) fn violates_r1(stop: Stop) -> Stop {
     match stop {
+        Stop::Blocked(got) => violates_r1(Stop::Inconclusive(got.to_string())),
         Stop::Inconclusive(got) => Stop::Fail(crate::case::Failure {
             requirement: "R1",
             connection: Place::Target.name().to_owned(),

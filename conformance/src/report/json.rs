@@ -37,7 +37,9 @@ pub fn write(report: &Report, mut to: impl Write) -> io::Result<()> {
         cases: results.iter().map(CaseEntry::new).collect(),
         migrations: results
             .iter()
-            .flat_map(|result| result.migrations.iter().map(|migration| MigrationEntry::new(result.case.id, migration)))
+            .flat_map(|result| {
+                result.migrations.iter().map(|migration| MigrationEntry::new(&result.case.id, migration))
+            })
             .collect(),
         seen: report.violations().iter().map(SeenEntry::new).collect(),
         summary: Summary {
@@ -90,8 +92,8 @@ struct ListEntry {
 
 impl ListEntry {
     fn new(case: &'static Case) -> Self {
-        let Case { id, title, level, requirements, .. } = *case;
-        Self { id, title, subject: SUBJECT, level, requirements }
+        let Case { id, title, level, requirements, .. } = case;
+        Self { id, title, subject: SUBJECT, level: *level, requirements }
     }
 }
 

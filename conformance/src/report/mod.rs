@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, fmt, process::ExitCode, time::Duration};
 use crate::{
     case::{Failure, Level, Stop},
     context::Survey,
+    expectation::Expectations,
     registry::Registry,
     runner::{CaseResult, Outcome, Run},
     trace::Finding,
@@ -22,6 +23,8 @@ pub struct Report {
     pub seed: u64,
     /// What was known of the peer beforehand.
     pub peer: Survey,
+    /// What was known of its deviations, and from where.
+    pub expected: Option<(String, Expectations)>,
     /// How many cases were to be run.
     pub selected: usize,
     /// What became of them.
@@ -37,13 +40,18 @@ impl Report {
         self.run.results.iter().filter(|result| result.outcome() == outcome).count()
     }
 
-    /// The cases whose outcome is not as expected.
+    /// The cases whose outcome is not as expected, without those that are better.
     pub fn unexpected(&self) -> impl Iterator<Item = &CaseResult> {
-        self.run.results.iter().filter(|result| !result.expected())
+        self.run.results.iter().filter(|result| !result.expected() && !result.stale())
     }
 
-    /// What the observer saw servers violate, of requirements that no case failed for: one violation of each, by their ids, and
-    /// the cases in which it was seen.
+    /// The cases that show that a known deviation is gone.
+    pub fn stale(&self) -> impl Iterator<Item = &CaseResult> {
+        self.run.results.iter().filter(|result| result.stale())
+    }
+
+    /// What the observer saw servers violate, of requirements that no case failed for and that no known deviation is about: one
+    /// violation of each, by their ids, and the cases in which it was seen.
     #[must_use]
     pub fn violations(&self) -> Vec<Violation<'_>> {
         let failed = |result: &&CaseResult| match &result.verdict {
@@ -53,11 +61,15 @@ impl Report {
         let failed: Vec<&str> = self.run.results.iter().filter_map(|result| failed(&result)).collect();
         let mut violations = BTreeMap::new();
         for result in &self.run.results {
-            for finding in result.findings.iter().filter(|finding| !failed.contains(&finding.requirement)) {
+            for finding in &result.findings {
+                let known = |(_, expectations): &(_, Expectations)| expectations.violates(finding.requirement);
+                if failed.contains(&finding.requirement) || self.expected.as_ref().is_some_and(known) {
+                    continue;
+                }
                 let level = Registry::get().requirement(finding.requirement).map_or(Level::Must, |found| found.level);
                 let violation = violations.entry(finding.requirement);
                 let violation = violation.or_insert_with(|| Violation { finding, level, cases: Vec::new() });
-                violation.cases.push(result.case.id);
+                violation.cases.push(&result.case.id);
                 violation.cases.dedup();
             }
         }
@@ -80,6 +92,8 @@ impl Report {
             Exit::SuiteBug
         } else if self.unexpected_count() > 0 {
             Exit::Unexpected
+        } else if self.stale().next().is_some() {
+            Exit::Stale
         } else if self.count(Outcome::Pass) + self.count(Outcome::Fail) == 0 {
             Exit::NothingJudged
         } else {
@@ -113,6 +127,8 @@ pub enum Exit {
     PeerUnreachable = 3,
     /// No case was judged.
     NothingJudged = 4,
+    /// A known deviation is gone.
+    Stale = 5,
     /// The suite itself has a bug.
     SuiteBug = 70,
     /// Ctrl-C.
@@ -133,6 +149,7 @@ impl fmt::Display for Exit {
             Self::Usage => "the command line cannot be carried out",
             Self::PeerUnreachable => "the peer could not be reached or started",
             Self::NothingJudged => "no case was judged",
+            Self::Stale => "a known deviation is gone; remove it from the file",
             Self::SuiteBug => "the suite itself has a bug; please report it",
             Self::Interrupted => "interrupted",
         };
@@ -142,55 +159,64 @@ impl fmt::Display for Exit {
 
 #[cfg(test)]
 mod tests {
-    use std::future::ready;
+    use std::{borrow::Cow, future::ready};
 
     use super::*;
-    use crate::case::{Case, Level, Stop};
+    use crate::{case::Case, expectation::Deviation};
 
-    const CASE: Case = Case {
-        id: "group/case",
-        title: "",
-        requirements: &[],
-        level: Level::Must,
-        sent: "",
-        expected: "",
-        run: |_| Box::pin(ready(Ok(()))),
-    };
-    const OBSERVED: Case = Case { level: Level::Observed, ..CASE };
+    fn case(level: Level) -> &'static Case {
+        let [title, sent, expected] = [const { Cow::Borrowed("") }; 3];
+        let (id, run) = ("group/case".into(), crate::case::run(|_| Box::pin(ready(Ok(())))));
+        Box::leak(Box::new(Case { id, title, requirements: &[], level, sent, expected, waits: false, run }))
+    }
+
+    fn pass() -> CaseResult {
+        CaseResult::new(case(Level::Must))
+    }
 
     fn report(results: Vec<CaseResult>, interrupted: bool) -> Report {
         let peer = Survey { kind: "embedded", name: String::new(), version: String::new(), capabilities: Vec::new() };
         let run = Run { results, interrupted };
-        Report { command: String::new(), seed: 0, peer, selected: 0, run, elapsed: Duration::ZERO }
+        Report { command: String::new(), seed: 0, peer, expected: None, selected: 0, run, elapsed: Duration::ZERO }
     }
 
     fn seen(requirement: &'static str) -> CaseResult {
         let [connection, expected, got] = [const { String::new() }; 3];
-        CaseResult { findings: vec![Finding { requirement, connection, expected, got }], ..CaseResult::new(&CASE) }
+        CaseResult { findings: vec![Finding { requirement, connection, expected, got }], ..pass() }
     }
 
     fn failed(requirement: &'static str) -> CaseResult {
         let [connection, expected, got] = [const { String::new() }; 3];
         let verdict = Err(Stop::Fail(Failure { requirement, connection, expected, got }));
-        CaseResult { verdict, ..CaseResult::new(&CASE) }
+        CaseResult { verdict, ..pass() }
+    }
+
+    fn deviation(requirement: &str) -> Deviation {
+        let [case, reason] = [const { String::new() }; 2];
+        let (outcome, requirement) = (Outcome::Fail, requirement.to_owned());
+        Deviation { case, outcome, requirement, reason, version: None, liveness: None, signal: None, sometimes: false }
     }
 
     #[test]
     fn the_exit_code_follows_from_the_outcomes() {
-        let pass = || CaseResult::new(&CASE);
         let inconclusive =
-            |case| CaseResult { verdict: Err(Stop::Inconclusive(String::new())), ..CaseResult::new(case) };
+            |level| CaseResult { verdict: Err(Stop::Inconclusive(String::new())), ..CaseResult::new(case(level)) };
         let not_applicable = || CaseResult { verdict: Err(Stop::NotApplicable(String::new())), ..pass() };
-        let bug = || CaseResult { bug: true, ..inconclusive(&CASE) };
+        let bug = || CaseResult { bug: true, ..inconclusive(Level::Must) };
         let exit = |results, interrupted| report(results, interrupted).exit();
 
         assert_eq!(exit(vec![pass(), not_applicable()], false), Exit::AsExpected);
-        assert_eq!(exit(vec![pass(), inconclusive(&OBSERVED)], false), Exit::AsExpected);
-        assert_eq!(exit(vec![pass(), inconclusive(&CASE)], false), Exit::Unexpected);
-        assert_eq!(exit(vec![inconclusive(&CASE)], false), Exit::Unexpected);
-        assert_eq!(exit(vec![not_applicable(), inconclusive(&OBSERVED)], false), Exit::NothingJudged);
-        assert_eq!(exit(vec![inconclusive(&CASE), bug(), pass()], false), Exit::SuiteBug);
+        assert_eq!(exit(vec![pass(), inconclusive(Level::Observed)], false), Exit::AsExpected);
+        assert_eq!(exit(vec![pass(), inconclusive(Level::Must)], false), Exit::Unexpected);
+        assert_eq!(exit(vec![inconclusive(Level::Must)], false), Exit::Unexpected);
+        assert_eq!(exit(vec![not_applicable(), inconclusive(Level::Observed)], false), Exit::NothingJudged);
+        assert_eq!(exit(vec![inconclusive(Level::Must), bug(), pass()], false), Exit::SuiteBug);
         assert_eq!(exit(vec![pass()], true), Exit::Interrupted);
+        let known = |result| CaseResult { deviation: Some(deviation("S8.1")), ..result };
+        assert_eq!(exit(vec![known(failed("S8.1")), pass()], false), Exit::AsExpected);
+        assert_eq!(exit(vec![known(failed("S8.2")), pass()], false), Exit::Unexpected, "another one than was known");
+        assert_eq!(exit(vec![known(pass())], false), Exit::Stale);
+        assert_eq!(exit(vec![known(pass()), failed("S8.1")], false), Exit::Unexpected);
         assert_eq!(exit(vec![pass(), seen("S8.1")], false), Exit::Unexpected);
         assert_eq!(exit(vec![pass(), seen("L2.3")], false), Exit::AsExpected, "observed requirements are no demands");
     }
@@ -203,5 +229,9 @@ mod tests {
         // Both results are of the same case.
         assert_eq!(told, [("Q1", &["group/case"][..])]);
         assert_eq!(report.unexpected_count(), 2, "the failed case, and the violation");
+
+        let known = Expectations { deviations: vec![deviation("Q1")] };
+        let report = Report { expected: Some((String::new(), known)), ..report };
+        assert!(report.violations().is_empty());
     }
 }

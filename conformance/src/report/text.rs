@@ -45,10 +45,13 @@ pub struct Live {
 impl Live {
     /// Prints the header.
     #[must_use]
-    pub fn new(peer: &Survey, seed: u64, plan: &Plan) -> Self {
+    pub fn new(peer: &Survey, seed: u64, plan: &Plan, expected: Option<&str>) -> Self {
         let Survey { kind, name, version, .. } = peer;
         let count = plan.cases.len();
         print(&format!("{name} {version} ({kind}), seed {seed}, {}\n", counted(count, "case")));
+        if let Some(file) = expected {
+            print(&format!("known deviations: {file}; --expect none for all outcomes as they are\n"));
+        }
 
         // Hidden unless the standard output is a terminal.
         let bar = ProgressBar::with_draw_target(Some(count as u64), ProgressDrawTarget::stdout());
@@ -65,7 +68,7 @@ impl Live {
     /// Tells what happened to a case.
     pub fn observe(&mut self, progress: Progress<'_>) {
         match progress {
-            Progress::Started(case) => self.running.push(case.id),
+            Progress::Started(case) => self.running.push(&case.id),
             Progress::Ended(result) => {
                 self.running.retain(|id| *id != result.case.id);
                 let line = line(result, self.width, self.colours);
@@ -81,8 +84,12 @@ impl Live {
         self.bar.finish_and_clear();
         let ended_as = |outcome| report.run.results.iter().filter(move |result| result.outcome() == outcome);
         let inconclusive = ended_as(Outcome::Inconclusive).take(INCONCLUSIVE_DETAILS);
-        for result in ended_as(Outcome::Fail).chain(inconclusive) {
+        for result in ended_as(Outcome::Fail).chain(inconclusive).filter(|result| !known(result)) {
             print(&details(result, self.colours));
+        }
+        for result in report.stale() {
+            let file = report.expected.as_ref().map_or("", |(file, _)| file);
+            print(&format!("\nSTALE {}\n  It passes. Remove its entry from {file}.\n", result.case.id));
         }
         for violation in report.violations() {
             print(&seen(&violation, self.colours));
@@ -105,7 +112,7 @@ pub fn list(cases: &[&'static Case]) -> String {
     let requirements_width = cases.iter().map(|case| requirements(case).len()).max().unwrap_or_default();
     let mut text = String::new();
     for case in cases {
-        let (id, level, title, requirements) = (case.id, case.level, case.title, requirements(case));
+        let (id, level, title, requirements) = (&case.id, case.level, &case.title, requirements(case));
         let _ = writeln!(text, "{id:id_width$}  {level:8}  server  {requirements:requirements_width$}  {title}");
     }
     text
@@ -119,7 +126,7 @@ pub fn explain(id: &str) -> Option<String> {
 }
 
 fn explain_case(case: &'static Case) -> String {
-    let Case { id, title, level, sent, expected, .. } = case;
+    let Case { id, title, level, sent, expected, requirements, .. } = case;
     let mut text = format!("{id}\n{title}.\n\n");
     let _ = writeln!(text, "level     {level}");
     let _ = writeln!(text, "subject   server");
@@ -127,7 +134,7 @@ fn explain_case(case: &'static Case) -> String {
     let _ = writeln!(text, "expected  {expected}");
     let level = if *level < Level::Should { format!(" --level {level}") } else { String::new() };
     let _ = writeln!(text, "run it    spice-conformance run{level} --filter {id}");
-    for id in case.requirements {
+    for id in *requirements {
         let Some(Requirement { level, role, statement, sources, .. }) = Registry::get().requirement(id) else {
             continue;
         };
@@ -162,11 +169,21 @@ fn explain_requirement(requirement: &Requirement) -> String {
     text
 }
 
+/// Whether a case that did not pass was known not to.
+fn known(result: &CaseResult) -> bool {
+    result.outcome() != Outcome::Pass && result.deviation.is_some() && result.expected()
+}
+
 /// One line about a case that ended.
 fn line(result: &CaseResult, width: usize, colours: bool) -> String {
     let outcome = format!("{:12}", result.outcome());
-    let (id, took) = (result.case.id, seconds(result.duration));
-    let mut line = format!("{} {id:width$} {took:>8}", outcome.style(style(result.outcome(), colours)));
+    let (id, took) = (&result.case.id, seconds(result.duration));
+    let style = if known(result) { style(Outcome::NotApplicable, colours) } else { style(result.outcome(), colours) };
+    let mut line = format!("{} {id:width$} {took:>8}", outcome.style(style));
+    if let Some(deviation) = result.deviation.as_ref().filter(|_| known(result)) {
+        let _ = write!(line, "  known: {}", deviation.reason);
+        return line + "\n";
+    }
     // A failure is told in detail at the end.
     if let (Outcome::NotApplicable | Outcome::Inconclusive, Some(reason)) = (result.outcome(), result.reason()) {
         let _ = write!(line, "  {reason}");
@@ -188,12 +205,11 @@ fn details(result: &CaseResult, colours: bool) -> String {
             let _ = writeln!(text, "  got          {got}");
             std::slice::from_ref(requirement)
         }
-        Err(Stop::Inconclusive(reason) | Stop::NotApplicable(reason)) => {
-            let _ = writeln!(text, "  because      {reason}");
-            &[]
-        }
-        Ok(()) => &[],
+        _ => &[],
     };
+    if let (&[], Some(reason)) = (requirements, result.reason()) {
+        let _ = writeln!(text, "  because      {reason}");
+    }
     for id in requirements {
         text += &statement(id);
     }
@@ -250,6 +266,10 @@ fn summary(report: &Report) -> String {
         report.count(Outcome::Inconclusive),
         seconds(report.elapsed),
     );
+    let known = report.run.results.iter().filter(|result| known(result)).count();
+    if known > 0 {
+        let _ = writeln!(text, "{known} of them known beforehand");
+    }
     let mut schemes: BTreeMap<&str, usize> = BTreeMap::new();
     for migration in report.run.results.iter().flat_map(|result| &result.migrations) {
         *schemes.entry(scheme_name(migration.scheme)).or_default() += 1;

@@ -165,6 +165,12 @@ impl Host {
         on_host!(self, host => host.liveness(deadline).await)
     }
 
+    /// How many connections of clients its server has not closed, whether their clients have or not.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        on_host!(self, host => host.connections())
+    }
+
     /// Ends it.
     pub async fn stop(self) {
         on_host!(self, host => host.stop().await);

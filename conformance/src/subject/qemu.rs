@@ -1,7 +1,7 @@
 //! One QEMU process with its SPICE server, driven over QMP.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     fmt, io,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     os::unix::process::ExitStatusExt,
@@ -12,6 +12,7 @@ use std::{
 };
 
 use futures_util::StreamExt;
+use procfs::process::{FDInfo, FDTarget};
 use qapi::{
     futures::{QapiEvents, QapiService, QapiStream, QmpStreamTokio},
     qmp,
@@ -163,6 +164,7 @@ impl Qemu {
             nowhere_path: directory.join(format!("{name}.nowhere")),
             incoming_path,
             child,
+            sockets: HashSet::new(),
             output,
             control: Some(control),
             events: events_seen,
@@ -201,6 +203,8 @@ pub struct QemuHost {
     /// Where nobody waits for a guest.
     nowhere_path: PathBuf,
     child: Process,
+    /// The process's sockets before its first client, by their inodes.
+    sockets: HashSet<u64>,
     output: watch::Receiver<VecDeque<u8>>,
     /// `None` while a command runs, and after one that was never answered.
     control: Option<Control>,
@@ -341,6 +345,31 @@ impl QemuHost {
         }
     }
 
+    /// How many connections of clients the process has open, whether their clients have closed them or not. 0 where the platform
+    /// does not tell.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        let new: HashSet<u64> = self.sockets_now().difference(&self.sockets).copied().collect();
+        if new.is_empty() {
+            // The usual case, and the table below holds the sockets of the whole machine.
+            return 0;
+        }
+        let all = procfs::net::tcp().unwrap_or_default();
+        all.iter().filter(|socket| socket.local_address == self.spice && new.contains(&socket.inode)).count()
+    }
+
+    fn sockets_now(&self) -> HashSet<u64> {
+        let process = self.process_id().and_then(|id| i32::try_from(id).ok()).map(procfs::process::Process::new);
+        let Some(Ok(files)) = process.map(|process| process.and_then(|process| process.fd())) else {
+            return HashSet::new();
+        };
+        let socket = |file: FDInfo| match file.target {
+            FDTarget::Socket(inode) => Some(inode),
+            _ => None,
+        };
+        files.flatten().filter_map(socket).collect()
+    }
+
     /// Ends the process and waits until it is gone.
     pub async fn stop(mut self) {
         // An error means that it had ended already. Should it not end in time, then dropping it does the rest.
@@ -355,6 +384,7 @@ impl QemuHost {
         self.execute(qmp::migrate_set_capabilities { capabilities }, COMMAND_DEADLINE).await?;
         let information = self.execute(qmp::query_spice {}, COMMAND_DEADLINE).await?;
         self.spice_server_version = information.compiled_version.unwrap_or_else(|| "unknown".to_owned());
+        self.sockets = self.sockets_now();
         self.trace.event(&self.name, &format_args!("ready, SPICE on {}", self.spice));
         Ok(())
     }

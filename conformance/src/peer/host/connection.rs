@@ -72,12 +72,17 @@ pub(super) struct Link {
     pub(super) outbound: mpsc::Sender<Vec<u8>>,
 }
 
-/// Serves one connection to its end.
-pub(super) async fn run(stream: TcpStream, with_tls: bool, connection: u64, server: Server) {
+/// Serves one connection to its end, and holds `alive` until then.
+pub(super) async fn run(stream: TcpStream, with_tls: bool, connection: u64, server: Server, alive: Arc<()>) {
+    serve(stream, with_tls, connection, &server).await;
+    drop(alive);
+}
+
+async fn serve(stream: TcpStream, with_tls: bool, connection: u64, server: &Server) {
     let Some(mut stream) = secured(stream, with_tls, &server.settings).await else { return };
     let inputs = &server.inputs;
     let (outbound, mut queue) = mpsc::channel(OUTBOUND_LEN);
-    let linked = timeout(LINK_DEADLINE, link(&mut stream, connection, &server, outbound)).await;
+    let linked = timeout(LINK_DEADLINE, link(&mut stream, connection, server, outbound)).await;
     if let Ok(Some(link)) = linked {
         let header = link.header;
         if inputs.send(Input::Link(link)).await.is_ok() {

@@ -23,7 +23,7 @@ mod task;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
@@ -103,6 +103,8 @@ pub struct EmbeddedHost {
     events: watch::Receiver<Vec<(HostEvent, Instant)>>,
     /// What of it was waited for.
     delivered: Vec<HostEvent>,
+    /// The host's task has one of these, and each of its connections.
+    connections: Weak<()>,
     /// Holds the host's task; dropping it ends that and all connections.
     task: JoinSet<()>,
 }
@@ -132,8 +134,11 @@ impl EmbeddedHost {
         let (reported, events) = watch::channel(Vec::new());
         let host = Task::new(options.clone(), settings, trace.clone(), reported, inputs.clone());
         let mut task = JoinSet::new();
-        task.spawn(host.run(listeners, queue));
-        Ok(Self { name: options.name.clone(), spice, spice_tls, guest, inputs, events, delivered: Vec::new(), task })
+        let alive = Arc::new(());
+        let connections = Arc::downgrade(&alive);
+        task.spawn(host.run(listeners, queue, alive));
+        let name = options.name.clone();
+        Ok(Self { name, spice, spice_tls, guest, inputs, events, delivered: Vec::new(), connections, task })
     }
 
     /// The name in the trace.
@@ -265,6 +270,12 @@ impl EmbeddedHost {
             },
             Err(_) => Liveness::Unresponsive("the host's task".to_owned()),
         }
+    }
+
+    /// How many connections of clients it has not closed, whether their clients have or not.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections.strong_count().saturating_sub(1)
     }
 
     /// Ends the host and all its connections.

@@ -156,7 +156,8 @@ impl Task {
     }
 
     /// Serves until it is aborted, and all connections with it, or until the guest that it waits for will not come.
-    pub(super) async fn run(mut self, listeners: Listeners, mut queue: mpsc::Receiver<Input>) {
+    /// `alive` is held by each connection as long as it lives.
+    pub(super) async fn run(mut self, listeners: Listeners, mut queue: mpsc::Receiver<Input>, alive: Arc<()>) {
         let mut connections = JoinSet::new();
         let mut connection = 0;
         let mut serve = |stream: TcpStream, with_tls, task: &Self, connections: &mut JoinSet<()>| {
@@ -165,7 +166,7 @@ impl Task {
             connection += 1;
             let (password, settings) = (task.options.password.clone(), task.settings.clone());
             let serves = connection::Server { password, settings, inputs: task.inputs.clone() };
-            connections.spawn(connection::run(stream, with_tls, connection, serves));
+            connections.spawn(connection::run(stream, with_tls, connection, serves, alive.clone()));
         };
         let writes_in_a_tick = self.settings.guest.dirtied_per_second as f64 * guest::TICK.as_secs_f64();
         let mut writes = 0.0;

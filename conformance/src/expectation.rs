@@ -1,0 +1,237 @@
+//! Known deviations of a peer: a file says which cases do not pass, how, and why.
+//!
+//! ```toml
+//! [[deviation]]
+//! case = "link/channel/unknown"
+//! outcome = "fail"
+//! requirement = "L6.2"
+//! version = "0.15.1"
+//! reason = "the channel is looked up for the reply's capabilities, which there are none of"
+//! ```
+//!
+//! An entry is about one case. Where `version` is given, it holds for peers of that version alone; where `liveness` and `signal`
+//! are, a host must have ended so. An entry whose case passes is stale, and fails the run until it is removed; one that holds
+//! `sometimes`, because it hangs on a race, never is.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use serde::Deserialize;
+
+use crate::{
+    case::{Failure, Stop},
+    cases,
+    runner::{CaseResult, Outcome},
+    subject::Liveness,
+};
+
+/// The deviations of spice-server 0.15.1, as far as the suite has found them.
+const SPICE_SERVER_0_15_1: &str = include_str!("../expectations/spice-server-0.15.1.toml");
+
+/// What is known of a peer's deviations.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Expectations {
+    /// One for each case that does not pass.
+    #[serde(default, rename = "deviation")]
+    pub deviations: Vec<Deviation>,
+}
+
+/// How a case is known not to pass.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Deviation {
+    /// The case's id.
+    pub case: String,
+    /// How it ends.
+    pub outcome: Outcome,
+    /// The requirement that is violated.
+    pub requirement: String,
+    /// Why.
+    pub reason: String,
+    /// The version of the peer that deviates; every version if not given.
+    pub version: Option<String>,
+    /// How a host ends up; alive if not given.
+    pub liveness: Option<Ended>,
+    /// The signal that ends a host.
+    pub signal: Option<i32>,
+    /// Whether it also passes at times.
+    #[serde(default)]
+    pub sometimes: bool,
+}
+
+/// How a host is that does not serve any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ended {
+    /// It does not answer.
+    Unresponsive,
+    /// Its process has exited.
+    Exited,
+}
+
+/// Why a file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ExpectationError {
+    /// It cannot be read.
+    #[error("cannot be read: {0}")]
+    Read(#[from] std::io::Error),
+    /// It is not as described above.
+    #[error(transparent)]
+    Parse(#[from] toml::de::Error),
+    /// It names a case that there is none of.
+    #[error("no case has the id `{0}`")]
+    UnknownCase(String),
+    /// It has two entries for a case.
+    #[error("`{0}` is there twice for one version")]
+    Twice(String),
+}
+
+impl Expectations {
+    /// Those that the suite carries for a version of spice-server, and the name of their file.
+    #[must_use]
+    pub fn of_spice_server(version: &str) -> Option<(&'static str, Self)> {
+        let (name, text) = match version {
+            "0.15.1" => ("expectations/spice-server-0.15.1.toml", SPICE_SERVER_0_15_1),
+            _ => return None,
+        };
+        // The file is part of the program, and a test parses it.
+        Some((name, Self::parse(text).expect("the suite's own expectations are well-formed")))
+    }
+
+    /// Those of a file.
+    ///
+    /// # Errors
+    /// When it cannot be read, or says what cannot be.
+    pub fn read(path: &Path) -> Result<Self, ExpectationError> {
+        Self::parse(&fs::read_to_string(path)?)
+    }
+
+    fn parse(text: &str) -> Result<Self, ExpectationError> {
+        let expectations: Self = toml::from_str(text)?;
+        let mut seen = BTreeSet::new();
+        for Deviation { case, version, .. } in &expectations.deviations {
+            if !cases::all().any(|known| known.id == *case) {
+                return Err(ExpectationError::UnknownCase(case.clone()));
+            }
+            if !seen.insert((case, version)) {
+                return Err(ExpectationError::Twice(case.clone()));
+            }
+        }
+        Ok(expectations)
+    }
+
+    /// Without those that hold for other versions.
+    #[must_use]
+    pub fn for_version(mut self, version: &str) -> Self {
+        self.deviations.retain(|deviation| deviation.version.as_deref().is_none_or(|of| of == version));
+        self
+    }
+
+    /// The one about a case.
+    #[must_use]
+    pub fn of(&self, case: &str) -> Option<&Deviation> {
+        self.deviations.iter().find(|deviation| deviation.case == case)
+    }
+
+    /// Whether a requirement is known to be violated.
+    #[must_use]
+    pub fn violates(&self, requirement: &str) -> bool {
+        self.deviations.iter().any(|deviation| deviation.requirement == requirement)
+    }
+}
+
+impl Deviation {
+    /// Whether a case ended as it says.
+    #[must_use]
+    pub fn is_met_by(&self, result: &CaseResult) -> bool {
+        let violated = match &result.verdict {
+            Err(Stop::Fail(Failure { requirement, .. })) => *requirement == self.requirement,
+            // A host that has died says enough.
+            _ => true,
+        };
+        let ended = |liveness: &Liveness| match liveness {
+            Liveness::Alive => None,
+            Liveness::Unresponsive(_) => Some((Ended::Unresponsive, None)),
+            Liveness::Exited { signal, .. } => Some((Ended::Exited, *signal)),
+        };
+        let mut ends = result.liveness.iter().filter_map(|(_, liveness)| ended(liveness)).peekable();
+        let liveness = match self.liveness {
+            None => ends.peek().is_none(),
+            Some(expected) => {
+                ends.any(|(how, signal)| how == expected && (self.signal.is_none() || signal == self.signal))
+            }
+        };
+        result.outcome() == self.outcome && violated && liveness
+    }
+
+    /// Whether a case shows that it does not hold any more.
+    #[must_use]
+    pub fn is_stale(&self, result: &CaseResult) -> bool {
+        !self.sometimes && result.outcome() == Outcome::Pass
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::Registry;
+
+    const ENTRY: &str =
+        "[[deviation]]\ncase = 'link/channel/unknown'\noutcome = 'fail'\nrequirement = 'L6.2'\nreason = 'so'\n";
+
+    #[test]
+    fn the_expectations_that_the_suite_carries_are_well_formed() {
+        let (_, expectations) = Expectations::of_spice_server("0.15.1").unwrap();
+        for Deviation { case, requirement, reason, .. } in &expectations.deviations {
+            assert!(Registry::get().requirement(requirement).is_some(), "{case}: {requirement}");
+            assert!(!reason.is_empty(), "{case} has no reason");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let error = |text: &str| Expectations::parse(text).unwrap_err().to_string();
+        assert_eq!(error(&ENTRY.replace("unknown", "*")), "no case has the id `link/channel/*`");
+        assert_eq!(error(&[ENTRY, ENTRY].concat()), "`link/channel/unknown` is there twice for one version");
+        assert!(error(&ENTRY.replace("reason", "because")).contains("because"));
+        assert!(matches!(Expectations::read("/nonexistent".as_ref()), Err(ExpectationError::Read(_))));
+    }
+
+    #[test]
+    fn an_entry_holds_for_its_version_alone() {
+        let text = format!("{ENTRY}version = '0.15.1'\n");
+        let of =
+            |version| Expectations::parse(&text).unwrap().for_version(version).of("link/channel/unknown").is_some();
+        assert!(of("0.15.1") && !of("0.15.2"));
+    }
+
+    #[test]
+    fn a_case_meets_its_entry_when_outcome_requirement_and_liveness_are_as_it_says() {
+        let case = cases::all().find(|case| case.id == "link/channel/unknown").unwrap();
+        let fail = |requirement| {
+            let [connection, expected, got] = [const { String::new() }; 3];
+            CaseResult {
+                verdict: Err(Stop::Fail(Failure { requirement, connection, expected, got })),
+                ..CaseResult::new(case)
+            }
+        };
+        let dead = |signal| CaseResult {
+            liveness: vec![(
+                "source".to_owned(),
+                Liveness::Exited { code: None, signal: Some(signal), printed: String::new() },
+            )],
+            ..CaseResult::new(case)
+        };
+        let entry = Expectations::parse(ENTRY).unwrap().deviations.remove(0);
+        let crash = Deviation { liveness: Some(Ended::Exited), signal: Some(11), ..entry.clone() };
+        let hang = Deviation { liveness: Some(Ended::Unresponsive), ..entry.clone() };
+
+        assert!(entry.is_met_by(&fail("L6.2")));
+        assert!(!entry.is_met_by(&fail("L6.1")), "another failure");
+        assert!(!entry.is_met_by(&dead(11)), "worse than expected");
+        assert!(crash.is_met_by(&dead(11)) && !crash.is_met_by(&dead(6)) && !crash.is_met_by(&fail("L6.2")));
+        assert!(!hang.is_met_by(&dead(11)));
+        assert!(entry.is_stale(&CaseResult::new(case)) && !entry.is_stale(&fail("L6.1")));
+        assert!(!Deviation { sometimes: true, ..entry }.is_stale(&CaseResult::new(case)));
+    }
+}
