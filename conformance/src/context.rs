@@ -178,6 +178,21 @@ impl Context {
         Ok(source.migrate(target).await?)
     }
 
+    /// Begins a VM migration that takes long, and cancels it. The target's part is over then.
+    ///
+    /// # Errors
+    /// When the host refuses, or does not say that it is cancelled.
+    pub async fn cancel_migration(&mut self) -> Result<(), Stop> {
+        let patience = self.patience();
+        self.host(Place::Source).throttle().await?;
+        self.migrate(Place::Source, Place::Target).await?;
+        let host = self.host(Place::Source);
+        host.cancel().await?;
+        host.wait_for(HostEvent::MigrationCancelled, patience).await?;
+        self.give_target_up().await;
+        Ok(())
+    }
+
     /// Announces the target and brings the client to where the VM may be migrated, semi-seamlessly: linked to the target, and
     /// the source told so.
     ///

@@ -11,5 +11,6 @@ pub mod registry;
 pub mod report;
 pub mod runner;
 pub mod serve;
+pub mod situation;
 pub mod subject;
 pub mod trace;

@@ -113,7 +113,8 @@ impl Plan {
     }
 }
 
-/// One cause is one failure: what blocks a case may be what another one failed for.
+/// One cause is one failure: what blocks a case may be what another one failed for, and what ends a host in one case may have
+/// ended it in an earlier one.
 fn tell_causes(results: &mut [CaseResult]) {
     let failures: Vec<_> = results
         .iter()
@@ -122,12 +123,25 @@ fn tell_causes(results: &mut [CaseResult]) {
             _ => None,
         })
         .collect();
+    let mut deaths = HashMap::new();
     for result in results {
-        if let Err(Stop::Blocked(unexpected)) = &result.verdict {
+        let died = result.liveness.iter().find_map(|(_, liveness)| cause_of_death(liveness));
+        if let Some(cause) = died {
+            let first: &'static str = deaths.entry(cause).or_insert(&result.case.id);
+            result.cause = (*first != result.case.id).then_some(first);
+        } else if let Err(Stop::Blocked(unexpected)) = &result.verdict {
             let cause = failures.iter().find(|(_, expected)| *expected == unexpected.expected);
-            result.blocked_by = cause.map(|(id, _)| *id);
+            result.cause = cause.map(|(id, _)| *id);
         }
     }
+}
+
+/// Tells deaths apart: by how the process ended, and by its last words without what differs from run to run.
+fn cause_of_death(liveness: &Liveness) -> Option<(Option<i32>, Option<i32>, String)> {
+    let Liveness::Exited { code, signal, printed } = liveness else { return None };
+    let last = printed.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default();
+    let words = last.split_whitespace().filter(|word| !word.contains("0x"));
+    Some((*code, *signal, words.collect::<Vec<_>>().join(" ")))
 }
 
 /// How one case ended.
@@ -143,8 +157,8 @@ pub struct CaseResult {
     pub served: bool,
     /// What was known beforehand.
     pub deviation: Option<Deviation>,
-    /// The case that failed for what kept this one from being judged.
-    pub blocked_by: Option<&'static str>,
+    /// The earlier case that failed for what kept this one from being judged, or for what ended a host in this one, too.
+    pub cause: Option<&'static str>,
     /// How its hosts were afterwards, by their names.
     pub liveness: Vec<(String, Liveness)>,
     /// The migrations that it went through.
@@ -219,13 +233,11 @@ impl CaseResult {
             Err(Stop::Fail(Failure { requirement, connection, expected, got })) => {
                 Some(format!("{requirement} on {connection}: expected {expected}, got {got}"))
             }
-            Err(Stop::Blocked(unexpected)) => Some(match self.blocked_by {
-                Some(case) => format!("{unexpected}; that is what {case} failed for"),
-                None => unexpected.to_string(),
-            }),
+            Err(Stop::Blocked(unexpected)) => Some(unexpected.to_string()),
             Err(Stop::Inconclusive(reason) | Stop::NotApplicable(reason)) => Some(reason.clone()),
         };
-        let reasons: Vec<String> = self.host_troubles().chain(finding).collect();
+        let cause = self.cause.map(|case| format!("that is what {case} failed for"));
+        let reasons: Vec<String> = self.host_troubles().chain(finding).chain(cause).collect();
         (!reasons.is_empty()).then(|| reasons.join("; "))
     }
 
@@ -269,7 +281,7 @@ impl CaseResult {
             bug: false,
             served: false,
             deviation: None,
-            blocked_by: None,
+            cause: None,
             liveness: Vec::new(),
             migrations: Vec::new(),
             duration: Duration::ZERO,

@@ -1051,6 +1051,17 @@ mod servers {
     }
 
     #[test]
+    fn s8_1_nothing_is_answered_on_a_channel_that_was_told_to_migrate() {
+        let mut server = serving(false);
+        assert_eq!(at(&mut server, 0, to_target(0, MAIN, DO_SEAMLESS)), [from_target(0, FromTarget::Nack)]);
+        at(&mut server, 0, Input::MigrateInfo);
+        at(&mut server, 0, Input::MigrateConnect);
+        at(&mut server, 0, to_source(0, MAIN, ToSource::ConnectedSeamless));
+        at(&mut server, 0, END);
+        assert_eq!(at(&mut server, 0, to_target(0, MAIN, DO_SEAMLESS)), []);
+    }
+
+    #[test]
     fn s7_t4_a_streaming_devices_display_comes_and_goes_without_state() {
         let mut server = arriving(&[MAIN, DISPLAY]);
         at(&mut server, 0, Input::StreamingDisplay(DISPLAY.id));

@@ -65,7 +65,7 @@ cases! {
 
 async fn told_semi_seamless(context: &mut Context) -> Verdict {
     let Prepared { mut source, target: _target } = prepared(context).await?;
-    cancel(context).await?;
+    context.cancel_migration().await?;
     until!(source.main, MigrateCancel).await.or_fail("S5.1")?;
     context.note_called_off(Scheme::Cancelled);
     Ok(())
@@ -77,7 +77,7 @@ async fn told_seamless(context: &mut Context) -> Verdict {
     let session = context.connect(&client, Place::Source).await?;
     let prepared = context.prepare_seamless(&client, session, Place::Source, Place::Target).await?;
     let Prepared { mut source, target: _target } = prepared;
-    cancel(context).await?;
+    context.cancel_migration().await?;
     until!(source.main, MigrateCancel).await.or_fail("S5.1")?;
     context.note_called_off(Scheme::Cancelled);
     Ok(())
@@ -100,7 +100,7 @@ async fn untold_after_connect_error(context: &mut Context) -> Verdict {
     until!(session.main, MigrateBegin).await?;
     session.main.send(ClientMessage::MigrateConnectError);
     session.list_channels().await?;
-    cancel(context).await?;
+    context.cancel_migration().await?;
     session.list_channels().await?;
     not_cancelled(&session, "S5.2")?;
     context.note_called_off(Scheme::Cancelled);
@@ -109,7 +109,7 @@ async fn untold_after_connect_error(context: &mut Context) -> Verdict {
 
 async fn session_kept(context: &mut Context) -> Verdict {
     let Prepared { mut source, target } = prepared(context).await?;
-    cancel(context).await?;
+    context.cancel_migration().await?;
     until!(source.main, MigrateCancel).await?;
     target.close().await;
     source.list_channels().await.or_fail("S5.4")?;
@@ -121,7 +121,7 @@ async fn session_kept(context: &mut Context) -> Verdict {
 async fn second_announcement(context: &mut Context) -> Verdict {
     let Prepared { mut source, target } = prepared(context).await?;
     let again = context.given_destination(Place::Target);
-    cancel(context).await?;
+    context.cancel_migration().await?;
     until!(source.main, MigrateCancel).await?;
     target.close().await;
     source.list_channels().await?;
@@ -164,18 +164,6 @@ async fn new_destination(context: &mut Context) -> Verdict {
     until!(source.main, MigrateBegin).await?;
     let cancelled = source.main.taken[before..].iter().any(|received| is!(received, MigrateCancel));
     check(cancelled, "S10.1", &source.main.name, "MIGRATE_CANCEL before MIGRATE_BEGIN", "MIGRATE_BEGIN alone")
-}
-
-/// Begins a VM migration that takes long, and cancels it.
-async fn cancel(context: &mut Context) -> Verdict {
-    let patience = context.patience();
-    context.host(Place::Source).throttle().await?;
-    context.migrate(Place::Source, Place::Target).await?;
-    let host = context.host(Place::Source);
-    host.cancel().await?;
-    host.wait_for(HostEvent::MigrationCancelled, patience).await?;
-    context.give_target_up().await;
-    Ok(())
 }
 
 fn not_cancelled(session: &Session, requirement: &'static str) -> Verdict {

@@ -6,6 +6,7 @@
 mod cancel;
 mod link;
 mod main;
+mod message;
 mod seamless;
 mod semi_seamless;
 mod switch_host;
@@ -27,6 +28,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
             seamless::cases(),
             switch_host::cases(),
             cancel::cases(),
+            message::cases(),
         ];
         groups.into_iter().flatten().collect()
     });

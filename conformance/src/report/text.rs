@@ -26,8 +26,8 @@ const TRACE_LINES: usize = 15;
 /// How many inconclusive cases are told in detail: when there are more they tend to have one cause.
 const INCONCLUSIVE_DETAILS: usize = 3;
 
-/// How many of the cases are named in which a violation was seen.
-const SEEN_IN: usize = 3;
+/// How many cases are named of those in which the same was seen.
+const NAMED: usize = 3;
 
 /// How often the spinner of the progress bar turns.
 const TICK: Duration = Duration::from_millis(100);
@@ -84,8 +84,20 @@ impl Live {
         self.bar.finish_and_clear();
         let ended_as = |outcome| report.run.results.iter().filter(move |result| result.outcome() == outcome);
         let inconclusive = ended_as(Outcome::Inconclusive).take(INCONCLUSIVE_DETAILS);
-        for result in ended_as(Outcome::Fail).chain(inconclusive).filter(|result| !known(result)) {
+        let shown =
+            ended_as(Outcome::Fail).chain(inconclusive).filter(|result| !known(result) && result.cause.is_none());
+        for result in shown {
             print(&details(result, self.colours));
+            let alike: Vec<&str> = report
+                .run
+                .results
+                .iter()
+                .filter(|other| other.cause == Some(&result.case.id))
+                .map(|other| other.case.id.as_ref())
+                .collect();
+            if !alike.is_empty() {
+                print(&format!("  the same in   {}\n", some_of(&alike)));
+            }
         }
         for result in report.stale() {
             let file = report.expected.as_ref().map_or("", |(file, _)| file);
@@ -205,6 +217,8 @@ fn details(result: &CaseResult, colours: bool) -> String {
             let _ = writeln!(text, "  got          {got}");
             std::slice::from_ref(requirement)
         }
+        // Whatever it did, it must not die of it.
+        _ if result.host_troubles().next().is_some() => result.case.requirements,
         _ => &[],
     };
     if let (&[], Some(reason)) = (requirements, result.reason()) {
@@ -230,11 +244,7 @@ fn details(result: &CaseResult, colours: bool) -> String {
 /// What a reader needs to know about a violation that was seen in cases about something else.
 fn seen(violation: &Violation<'_>, colours: bool) -> String {
     let Violation { finding, cases, .. } = violation;
-    let (named, others) = cases.split_at(cases.len().min(SEEN_IN));
-    let mut heading = format!("SEEN in {}", named.join(", "));
-    if !others.is_empty() {
-        let _ = write!(heading, " and {}", counted(others.len(), "other case"));
-    }
+    let heading = format!("SEEN in {}", some_of(cases));
     format!(
         "\n{}\n  on           {}\n  expected     {}\n  got          {}\n{}  read more    spice-conformance explain {}\n",
         heading.style(style(Outcome::Fail, colours)),
@@ -244,6 +254,16 @@ fn seen(violation: &Violation<'_>, colours: bool) -> String {
         statement(finding.requirement),
         finding.requirement,
     )
+}
+
+/// The first of these cases, and how many more there are.
+fn some_of(cases: &[&str]) -> String {
+    let (named, others) = cases.split_at(cases.len().min(NAMED));
+    let mut text = named.join(", ");
+    if !others.is_empty() {
+        let _ = write!(text, " and {}", counted(others.len(), "other case"));
+    }
+    text
 }
 
 fn statement(id: &str) -> String {

@@ -146,6 +146,7 @@ impl Role for Server {
                 let message = source_server::Input::Message { client, channel, message };
                 self.of_source(now, message, &mut effects)?;
             }
+            Input::ToTarget { client, channel, .. } if self.source.has_sent_away(client, channel) => {}
             Input::ToTarget { client, channel, message, valid } => {
                 let message = target_server::Input::Message { client, channel, message, valid };
                 self.of_target(now, message, &mut effects)?;

@@ -231,6 +231,13 @@ impl SourceServer {
         self.clients.iter().any(|client| client.id == id)
     }
 
+    /// Whether a channel of this client was told MIGRATE: nothing is answered on it any more.
+    pub(super) fn has_sent_away(&self, id: ClientId, channel: ChannelId) -> bool {
+        let client = self.clients.iter().find(|client| client.id == id);
+        let channel = client.and_then(|client| client.channels.iter().find(|known| known.id == channel));
+        channel.is_some_and(|channel| channel.step != Step::Serving)
+    }
+
     /// A client has a session here, with these channels, the main channel first; some or all may be known already.
     pub(super) fn serve(
         &mut self,

@@ -12,7 +12,7 @@ use spice_migration::{
     caps::MainCapability,
     frame::HeaderKind,
     link::LinkError,
-    message::{ChannelId, LAST_BASE_ID, MigrateFlags, MouseModes, server as send},
+    message::{ChannelId, MigrateFlags, MouseModes, server as send},
     migrate::{
         FromSource, FromTarget, ToSource, ToTarget,
         server::{Effect, Input},
@@ -230,10 +230,11 @@ impl Task {
         let ignores_all = self.has(Defect::UnknownMessageIgnored);
         let client = &mut self.clients[owner];
         let (id, channel) = (client.id, &mut client.channels[position]);
+        let channel_type = channel.id.channel_type;
         let is_main = channel.id == MAIN;
         match message {
             ClientMessage::Unknown { id: message, body } => {
-                match (channel.id.channel_type, *message) {
+                match (channel_type, *message) {
                     (ChannelType::DISPLAY, DISPLAY_INIT) if channel.serves => channel.show_screen(),
                     (ChannelType::INPUTS, KEY_DOWN) if channel.serves => {
                         let code = body.0.first_chunk().map_or(0, |code| u32::from_le_bytes(*code));
@@ -241,7 +242,7 @@ impl Task {
                     }
                     _ => {}
                 }
-                if *message > LAST_BASE_ID && !is_main || ignores_all {
+                if channel_has(channel_type, *message) || ignores_all {
                     Ok(())
                 } else {
                     Err(format!("message {message}, which is none (M4)"))
@@ -575,4 +576,13 @@ fn new_session() -> u32 {
     let first = || AtomicU32::new(RandomState::new().hash_one(0) as u32);
     // 0 is no session.
     LAST.get_or_init(first).fetch_add(1, Ordering::Relaxed).max(1)
+}
+
+/// Whether a client can send such a message, beside those that concern migration.
+fn channel_has(channel_type: ChannelType, id: u16) -> bool {
+    match channel_type {
+        ChannelType::DISPLAY => (101..=105).contains(&id),
+        ChannelType::INPUTS => (101..=104).contains(&id) || (111..=114).contains(&id),
+        _ => false,
+    }
 }

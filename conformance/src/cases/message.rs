@@ -1,0 +1,187 @@
+//! Every message that a client can send, in every situation that a server can be in.
+//!
+//! A client may send anything at any time; a hostile one will. What a message means where it is due is for the other groups: here it
+//! comes well-formed, due or not, and the server must survive it.
+
+use spice_migration::{
+    ChannelType, ClientMessage, Data,
+    link::LinkError,
+    message::{MouseModes, client},
+};
+
+use crate::{
+    case::{Case, Context, Level, OrFail, Verdict, run},
+    peer::client::{is, until},
+    situation::Situation,
+};
+
+use super::check_absent;
+
+/// A message that a client can send, whole and well-formed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Example {
+    pub(super) channel_type: ChannelType,
+    /// Its name in the ids of cases.
+    pub(super) name: &'static str,
+    pub(super) message: ClientMessage<'static>,
+}
+
+/// One for each message of each channel that every host has.
+pub(super) fn examples() -> impl Iterator<Item = Example> {
+    use ClientMessage as Message;
+    const fn other(id: u16, body: &'static [u8]) -> ClientMessage<'static> {
+        ClientMessage::Unknown { id, body: Data(body) }
+    }
+    // SPICE_MSGC_*: of every channel, of main, and of those whose messages are no concern of migration's.
+    let base = [
+        ("ack-sync", Message::AckSync(client::AckSync { generation: 7 })),
+        ("ack", Message::Ack),
+        ("pong", Message::Pong(client::Pong { id: 7, timestamp: 7 })),
+        ("migrate-flush-mark", Message::MigrateFlushMark),
+        ("migrate-data", Message::MigrateData(client::MigrateData { data: Data(b"none") })),
+        ("disconnecting", Message::Disconnecting(client::Disconnecting { time_stamp: 7, reason: LinkError::OK })),
+        ("unknown", other(999, &[0; 4])),
+    ];
+    let main = [
+        ("client-info", Message::ClientInfo(client::ClientInfo { cache_size: 1 << 20 })),
+        ("migrate-connected", Message::MigrateConnected),
+        ("migrate-connected-seamless", Message::MigrateConnectedSeamless),
+        ("migrate-connect-error", Message::MigrateConnectError),
+        ("attach-channels", Message::AttachChannels),
+        ("mouse-mode-request", Message::MouseModeRequest(client::MouseModeRequest { mode: MouseModes::SERVER })),
+        ("agent-start", Message::AgentStart(client::AgentStart { num_tokens: 10 })),
+        (
+            "agent-data",
+            Message::AgentData(client::AgentData { data: Data(b"\x01\0\0\0\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0") }),
+        ),
+        ("agent-token", Message::AgentToken(client::AgentToken { num_tokens: 1 })),
+        ("migrate-end", Message::MigrateEnd),
+        ("migrate-dst-do-seamless", Message::MigrateDstDoSeamless(client::MigrateDstDoSeamless { src_version: 1 })),
+        ("quality-indicator", Message::QualityIndicator(client::QualityIndicator { data: Data(&[1]) })),
+    ];
+    let display = [
+        ("init", other(101, b"\x01\0\0\x40\x01\0\0\0\0\x01\0\0\x80\0")),
+        ("stream-report", other(102, &[0; 32])),
+        ("preferred-compression", other(103, &[1])),
+        ("gl-draw-done", other(104, &[])),
+        ("preferred-video-codec-type", other(105, &[1, 1])),
+    ];
+    let inputs = [
+        ("key-down", other(101, b"\x1e\0\0\0")),
+        ("key-up", other(102, b"\x9e\0\0\0")),
+        ("key-modifiers", other(103, &[0; 2])),
+        ("key-scancode", other(104, b"\x1e\x9e")),
+        ("mouse-motion", other(111, &[0; 10])),
+        ("mouse-position", other(112, &[0; 11])),
+        ("mouse-press", other(113, &[1, 1, 0])),
+        ("mouse-release", other(114, &[1, 0, 0])),
+    ];
+    let tables: [(ChannelType, Vec<(&'static str, ClientMessage<'static>)>); 4] = [
+        (ChannelType::MAIN, main.into()),
+        (ChannelType::DISPLAY, display.into()),
+        (ChannelType::INPUTS, inputs.into()),
+        (ChannelType::CURSOR, Vec::new()),
+    ];
+    tables.into_iter().flat_map(move |(channel_type, own)| {
+        base.into_iter().chain(own).map(move |(name, message)| Example { channel_type, name, message })
+    })
+}
+
+/// What must follow a message.
+enum Follows {
+    /// This channel ends.
+    End,
+    /// MIGRATE_CANCEL, in answer.
+    Cancel,
+    /// Nothing, in particular not MIGRATE_CANCEL.
+    NoCancel,
+    /// CHANNELS_LIST, in answer.
+    List,
+    /// Nothing before the end of the connection.
+    Silence,
+    /// Anything, as long as the server goes on serving.
+    Anything,
+}
+
+pub(super) fn cases() -> Vec<Case> {
+    let pairs = Situation::ALL.into_iter().flat_map(|situation| examples().map(move |example| (situation, example)));
+    pairs.filter(|(situation, example)| situation.has(example.channel_type)).map(|(s, e)| case(s, e)).collect()
+}
+
+fn case(situation: Situation, example: Example) -> Case {
+    let Example { channel_type, name, message } = example;
+    let (requirements, follows) = follows(situation, &example);
+    let c_name = match message {
+        ClientMessage::Unknown { id, .. } => format!("{} ({id})", name.to_uppercase().replace('-', "_")),
+        _ => message.c_name().to_owned(),
+    };
+    let expected = match follows {
+        Follows::End => "the end of this channel; the server lives",
+        Follows::Cancel => "MIGRATE_CANCEL",
+        Follows::NoCancel => "no MIGRATE_CANCEL",
+        Follows::List => "CHANNELS_LIST",
+        Follows::Silence => "no answer",
+        Follows::Anything => "an answer, nothing, or the end of this channel; the server lives and serves a new client",
+    };
+    Case {
+        id: format!("message/{}/{channel_type}-{name}", situation.name()).into(),
+        title: format!("{c_name} on {channel_type} is met well by {}", situation.description()).into(),
+        requirements,
+        level: Level::Must,
+        sent: format!("{c_name} on the {channel_type} channel of {}", situation.description()).into(),
+        expected: expected.into(),
+        waits: false,
+        run: run(move |context| Box::pin(judge(context, situation, example))),
+    }
+}
+
+/// What must follow a message in a situation, and by which requirement. Where a message is due, only that the server lives: the rest
+/// is for the groups that are about it.
+fn follows(situation: Situation, example: &Example) -> (&'static [&'static str], Follows) {
+    use Situation::{Cancelled, GuestCame, Linked, Session, Waiting};
+    match (situation, example.message) {
+        (_, ClientMessage::Unknown { id: 999, .. }) if !situation.holds(example.channel_type) => {
+            (&["M4.1"], Follows::End)
+        }
+        (Session | Cancelled, ClientMessage::MigrateConnected | ClientMessage::MigrateConnectedSeamless) => {
+            (&["S6.1"], Follows::Cancel)
+        }
+        (Session | Cancelled, ClientMessage::MigrateConnectError) => (&["S6.2"], Follows::NoCancel),
+        (Linked | Waiting | GuestCame, ClientMessage::AttachChannels) => (&["T5"], Follows::Silence),
+        (Situation::Restarted | Situation::Resumed | Session | Cancelled, ClientMessage::AttachChannels) => {
+            (&["S11"], Follows::List)
+        }
+        _ => (&["S11"], Follows::Anything),
+    }
+}
+
+async fn judge(context: &mut Context, situation: Situation, example: Example) -> Verdict {
+    let (requirements, follows) = follows(situation, &example);
+    let requirement = requirements[0];
+    let patience = context.patience();
+    let mut sessions = situation.reach(context).await?;
+    let channel = sessions.channel(situation, example.channel_type)?;
+    let before = channel.taken.len();
+    channel.send(example.message);
+    match follows {
+        Follows::End => {
+            channel.closed_within(patience).await.or_fail(requirement)?;
+        }
+        Follows::Cancel => until!(channel, MigrateCancel).await.or_fail(requirement)?,
+        Follows::List => until!(channel, ChannelsList).await.or_fail(requirement)?,
+        Follows::NoCancel | Follows::Silence | Follows::Anything if situation.holds(example.channel_type) => {}
+        Follows::NoCancel | Follows::Silence | Follows::Anything => {
+            // Whatever follows comes before the server closes, which it does because nothing more is sent.
+            channel.finish();
+            channel.closed_within(patience).await.or_fail(requirement)?;
+            let followed = &channel.taken[before..];
+            let wrong = match follows {
+                Follows::NoCancel => followed.iter().find(|received| is!(received, MigrateCancel)),
+                Follows::Silence => followed.iter().find(|received| is!(received, ChannelsList)),
+                _ => None,
+            };
+            check_absent(wrong, requirement, channel, "no such answer")?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,261 @@
+//! Where in a migration a server can be when something is sent to it, and how a client brings it there.
+
+use spice_migration::{ChannelType, ClientMessage, caps::MainCapability, message::MigrateFlags};
+
+use crate::{
+    case::{Context, Stop},
+    context::{Place, Prepared, Setup, migrate_data, migrate_flags},
+    peer::client::{Channel, Session, until},
+};
+
+/// Where a server is in a migration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Situation {
+    /// A session with all channels; nothing migrates.
+    Session,
+    /// The client was told MIGRATE_BEGIN, and has not answered.
+    Announced,
+    /// It has answered MIGRATE_CONNECTED.
+    Connected,
+    /// It has answered MIGRATE_CONNECTED_SEAMLESS.
+    Agreed,
+    /// The migration was cancelled, and the client told so.
+    Cancelled,
+    /// The client was told MIGRATE_END, and has not left.
+    Ended,
+    /// It was told MIGRATE on every channel, and has answered nothing.
+    Migrating,
+    /// It has sent its flush marks and got the data.
+    Flushed,
+    /// It was told SWITCH_HOST, and has not left.
+    SwitchedHost,
+    /// At the target: main is linked, and nothing else yet.
+    Linked,
+    /// At the target: all channels are linked, semi-seamlessly, and the guest is not there.
+    Waiting,
+    /// At the target: the guest has come, and the client has not said MIGRATE_END.
+    GuestCame,
+    /// At the target: the client has said MIGRATE_END and got INIT.
+    Restarted,
+    /// At the target: seamless migration is agreed upon, all channels are linked, and the guest is not there.
+    WaitingSeamless,
+    /// At the target: the guest has come, and no channel has its data.
+    GuestCameSeamless,
+    /// At the target: every channel has its data.
+    Resumed,
+}
+
+/// The client's sessions in a situation.
+#[derive(Debug)]
+pub struct Sessions {
+    source: Option<Session>,
+    target: Option<Session>,
+}
+
+impl Situation {
+    /// All of them, in the order in which a migration comes to them.
+    pub const ALL: [Self; 16] = [
+        Self::Session,
+        Self::Announced,
+        Self::Connected,
+        Self::Agreed,
+        Self::Cancelled,
+        Self::Ended,
+        Self::Migrating,
+        Self::Flushed,
+        Self::SwitchedHost,
+        Self::Linked,
+        Self::Waiting,
+        Self::GuestCame,
+        Self::Restarted,
+        Self::WaitingSeamless,
+        Self::GuestCameSeamless,
+        Self::Resumed,
+    ];
+
+    /// Its name in the ids of cases.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::Announced => "announced",
+            Self::Connected => "connected",
+            Self::Agreed => "agreed",
+            Self::Cancelled => "cancelled",
+            Self::Ended => "ended",
+            Self::Migrating => "migrating",
+            Self::Flushed => "flushed",
+            Self::SwitchedHost => "switched-host",
+            Self::Linked => "linked",
+            Self::Waiting => "waiting",
+            Self::GuestCame => "guest-came",
+            Self::Restarted => "restarted",
+            Self::WaitingSeamless => "waiting-seamless",
+            Self::GuestCameSeamless => "guest-came-seamless",
+            Self::Resumed => "resumed",
+        }
+    }
+
+    /// What the client has done to get there, in a few words.
+    #[must_use]
+    pub const fn description(self) -> &'static str {
+        match self {
+            Self::Session => "a session",
+            Self::Announced => "a session that was told MIGRATE_BEGIN",
+            Self::Connected => "a session that has answered MIGRATE_CONNECTED",
+            Self::Agreed => "a session that has answered MIGRATE_CONNECTED_SEAMLESS",
+            Self::Cancelled => "a session that was told MIGRATE_CANCEL",
+            Self::Ended => "a session that was told MIGRATE_END",
+            Self::Migrating => "a session that was told MIGRATE on every channel",
+            Self::Flushed => "a session whose channels have their migration data",
+            Self::SwitchedHost => "a session that was told SWITCH_HOST",
+            Self::Linked => "a target to which main alone is linked",
+            Self::Waiting => "a target to which all channels are linked",
+            Self::GuestCame => "a target with the guest, before the client's MIGRATE_END",
+            Self::Restarted => "a target after the client's MIGRATE_END",
+            Self::WaitingSeamless => "a target that has agreed to seamless migration",
+            Self::GuestCameSeamless => "a target with the guest, before any migration data",
+            Self::Resumed => "a target after all migration data",
+        }
+    }
+
+    /// Which host it is about.
+    #[must_use]
+    pub const fn place(self) -> Place {
+        match self {
+            Self::Session
+            | Self::Announced
+            | Self::Connected
+            | Self::Agreed
+            | Self::Cancelled
+            | Self::Ended
+            | Self::Migrating
+            | Self::Flushed
+            | Self::SwitchedHost => Place::Source,
+            Self::Linked
+            | Self::Waiting
+            | Self::GuestCame
+            | Self::Restarted
+            | Self::WaitingSeamless
+            | Self::GuestCameSeamless
+            | Self::Resumed => Place::Target,
+        }
+    }
+
+    /// Whether a channel is there: before the others are linked there is only main.
+    #[must_use]
+    pub fn has(self, channel_type: ChannelType) -> bool {
+        self != Self::Linked || channel_type == ChannelType::MAIN
+    }
+
+    /// Whether the server holds the channel back: it need not even read what comes on it [T2].
+    #[must_use]
+    pub fn holds(self, channel_type: ChannelType) -> bool {
+        matches!(self, Self::Waiting | Self::GuestCame) && channel_type != ChannelType::MAIN
+    }
+
+    /// Brings the hosts of a case and a client there.
+    ///
+    /// # Errors
+    /// When a step does not go as it should.
+    pub async fn reach(self, context: &mut Context) -> Result<Sessions, Stop> {
+        const SEMI: &[MainCapability] = &[MainCapability::SEMI_SEAMLESS_MIGRATE, MainCapability::NAME_AND_UUID];
+        let (source, target) = (Place::Source, Place::Target);
+        let seamless = matches!(
+            self,
+            Self::Agreed
+                | Self::Migrating
+                | Self::Flushed
+                | Self::WaitingSeamless
+                | Self::GuestCameSeamless
+                | Self::Resumed
+        );
+        let setup = Setup { seamless, ..Setup::default() };
+        match self {
+            Self::Session => context.start_source(setup).await?,
+            _ => context.start_pair(setup).await?,
+        }
+        let client = match self {
+            Self::SwitchedHost => context.client().with_main(&[]),
+            _ if seamless => context.client(),
+            _ => context.client().with_main(SEMI),
+        };
+        let mut session = context.connect(&client, source).await?;
+        if self == Self::Session {
+            return Ok(Sessions { source: Some(session), target: None });
+        }
+        if matches!(self, Self::Announced | Self::Linked | Self::SwitchedHost) {
+            context.announce(source, target).await?;
+            if self == Self::SwitchedHost {
+                context.migrate(source, target).await?;
+                until!(session.main, MigrateSwitchHost).await?;
+                return Ok(Sessions { source: Some(session), target: None });
+            }
+            until!(session.main, MigrateBegin).await?;
+            let mut at_target = None;
+            if self == Self::Linked {
+                let address = context.host(target).spice();
+                at_target = Some(client.connect_migrating(target.name(), address, &session).await?);
+            }
+            return Ok(Sessions { source: Some(session), target: at_target });
+        }
+
+        let mut prepared = match seamless {
+            true => context.prepare_seamless(&client, session, source, target).await?,
+            false => context.prepare_semi_seamless(&client, session, source, target).await?,
+        };
+        match self {
+            Self::Cancelled => {
+                context.cancel_migration().await?;
+                until!(prepared.source.main, MigrateCancel).await?;
+                prepared.target.close().await;
+                return Ok(Sessions { source: Some(prepared.source), target: None });
+            }
+            Self::Restarted => {
+                let session = context.finish_semi_seamless(prepared, source, target).await?;
+                return Ok(Sessions { source: None, target: Some(session) });
+            }
+            Self::Resumed => {
+                let mut session = context.finish_seamless(prepared, source, target).await?;
+                // Until then the target goes on to migrate.
+                session.list_channels_when_migrated().await?;
+                return Ok(Sessions { source: None, target: Some(session) });
+            }
+            Self::Ended | Self::GuestCame => {
+                context.migrate(source, target).await?;
+                until!(prepared.source.main, MigrateEnd).await?;
+            }
+            Self::Migrating | Self::Flushed | Self::GuestCameSeamless => {
+                context.migrate(source, target).await?;
+                for channel in prepared.source.channels() {
+                    let flags = channel.until("MIGRATE", migrate_flags).await?;
+                    if self == Self::Flushed && flags.contains(MigrateFlags::NEED_FLUSH) {
+                        channel.send(ClientMessage::MigrateFlushMark);
+                        channel.until("MIGRATE_DATA", migrate_data).await?;
+                    }
+                }
+            }
+            _ => {}
+        }
+        let Prepared { source, target } = prepared;
+        Ok(Sessions { source: Some(source), target: Some(target) })
+    }
+}
+
+impl Sessions {
+    /// One channel of the session at the host that the situation is about.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn channel(&mut self, situation: Situation, channel_type: ChannelType) -> Result<&mut Channel, Stop> {
+        let session = match situation.place() {
+            Place::Source => self.source.as_mut(),
+            _ => self.target.as_mut(),
+        };
+        match session {
+            Some(session) if channel_type == ChannelType::MAIN => Ok(&mut session.main),
+            Some(session) => Ok(session.child(channel_type)?),
+            None => Err(Stop::Inconclusive(format!("no session in {situation:?}"))),
+        }
+    }
+}
