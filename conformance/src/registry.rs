@@ -4,10 +4,13 @@ use std::{fmt, sync::LazyLock};
 
 use crate::case::Level;
 
-/// All requirements, from `requirements.toml`.
+/// All requirements, from `requirements.toml`. `REQUIREMENTS.md` shows it as a page.
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Registry {
+    /// In the order of the page.
+    #[serde(rename = "section")]
+    pub sections: Vec<Section>,
     /// In the order of the file.
     #[serde(rename = "requirement")]
     pub requirements: Vec<Requirement>,
@@ -29,13 +32,34 @@ impl Registry {
     pub fn requirement(&self, id: &str) -> Option<&Requirement> {
         self.requirements.iter().find(|requirement| requirement.id == id)
     }
+
+    /// The requirements of a section, in the order of their numbers.
+    #[must_use]
+    pub fn requirements_of(&self, section: &Section) -> Vec<&Requirement> {
+        let belongs = |requirement: &&Requirement| section.letter == requirement.id.chars().next();
+        let mut requirements: Vec<&Requirement> = self.requirements.iter().filter(belongs).collect();
+        requirements.sort_by_key(|requirement| requirement.numbers());
+        requirements
+    }
+}
+
+/// A part of the page.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Section {
+    /// What the ids of its requirements begin with, if it has any.
+    pub letter: Option<char>,
+    /// Its heading.
+    pub title: String,
+    /// What a reader needs to know beforehand, in Markdown.
+    pub text: String,
 }
 
 /// One thing that a conforming peer does.
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Requirement {
-    /// Stable, such as `T3.1`.
+    /// Stable, such as `T3.1`: a section's letter, and one or two numbers.
     pub id: String,
     /// How strict it is.
     pub level: Level,
@@ -45,8 +69,19 @@ pub struct Requirement {
     pub statement: String,
     /// How that is known: files and functions of existing software, or `run:` and the software on which it was seen.
     pub sources: Vec<String>,
+    /// Where implementations disagree, with it or with each other.
+    pub note: Option<String>,
     /// Whether a case judges it.
     pub status: Status,
+}
+
+impl Requirement {
+    /// The numbers of its id, if it is as it should be.
+    fn numbers(&self) -> Option<(u32, u32)> {
+        let numbers = self.id.get(1..)?;
+        let (first, second) = numbers.split_once('.').unwrap_or((numbers, "0"));
+        Some((first.parse().ok()?, second.parse().ok()?))
+    }
 }
 
 /// Who has to meet a requirement.
@@ -86,19 +121,63 @@ impl fmt::Display for Role {
 pub enum Status {
     /// At least one does.
     Covered,
-    /// None does: why.
-    Untested(String),
+    /// None does.
+    Untested(Gap, String),
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Covered => formatter.write_str("covered"),
+            Self::Untested(gap, reason) => write!(formatter, "untested: {gap}: {reason}"),
+        }
+    }
 }
 
 impl TryFrom<String> for Status {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        match text.split_once(": ") {
-            None if text == "covered" => Ok(Self::Covered),
-            Some(("untested", reason)) if !reason.is_empty() => Ok(Self::Untested(reason.to_owned())),
-            _ => Err(format!("`{text}` is neither `covered` nor `untested: REASON`")),
+        if text == "covered" {
+            return Ok(Self::Covered);
         }
+        let parts = text.strip_prefix("untested: ").and_then(|rest| rest.split_once(": "));
+        let gap = parts.and_then(|(kind, _)| Gap::ALL.into_iter().find(|gap| gap.to_string() == kind));
+        match (gap, parts) {
+            (Some(gap), Some((_, reason))) if !reason.is_empty() => Ok(Self::Untested(gap, reason.to_owned())),
+            _ => {
+                Err(format!("`{text}` is neither `covered` nor `untested: KIND: REASON` with a KIND of {:?}", Gap::ALL))
+            }
+        }
+    }
+}
+
+/// Why no case judges a requirement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gap {
+    /// From outside it cannot be told whether a peer meets it.
+    Untestable,
+    /// The suite does not go there.
+    OutOfScope,
+    /// What would be right is open.
+    Unclear,
+    /// A case for it can be written, and is not yet.
+    Later,
+}
+
+impl Gap {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Untestable, Self::OutOfScope, Self::Unclear, Self::Later];
+}
+
+impl fmt::Display for Gap {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::Untestable => "untestable",
+            Self::OutOfScope => "out of scope",
+            Self::Unclear => "unclear",
+            Self::Later => "later",
+        })
     }
 }
 
@@ -117,10 +196,35 @@ mod tests {
     }
 
     #[test]
+    fn every_requirement_has_a_place_in_one_section() {
+        for requirement in &Registry::get().requirements {
+            let id = &requirement.id;
+            let sections = Registry::get().sections.iter();
+            assert_eq!(sections.filter(|section| section.letter == id.chars().next()).count(), 1, "{id}");
+            assert!(requirement.numbers().is_some(), "{id} is not a letter with one or two numbers");
+        }
+    }
+
+    #[test]
     fn statements_are_sentences_with_sources() {
-        for Requirement { id, statement, sources, .. } in &Registry::get().requirements {
+        for Requirement { id, statement, sources, note, .. } in &Registry::get().requirements {
             assert!(statement.ends_with('.'), "{id}: {statement}");
             assert!(!sources.is_empty(), "{id} has no source");
+            assert!(note.iter().all(|note| note.ends_with('.')), "{id}: {note:?}");
+        }
+    }
+
+    #[test]
+    fn a_status_says_why_nothing_is_tested() {
+        let status = |text: &str| Status::try_from(text.to_owned());
+        assert_eq!(status("covered"), Ok(Status::Covered));
+        let text = "untested: out of scope: the suite has no WebSocket transport";
+        let parsed = status(text).unwrap();
+        assert_eq!(parsed, Status::Untested(Gap::OutOfScope, "the suite has no WebSocket transport".to_owned()));
+        assert_eq!(parsed.to_string(), text);
+        for refused in ["", "tested", "untested", "untested: later", "untested: later: ", "untested: perhaps: a reason"]
+        {
+            assert!(status(refused).is_err(), "{refused}");
         }
     }
 

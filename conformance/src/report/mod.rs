@@ -1,6 +1,7 @@
 //! What a run is reported as, to people and to programs.
 
 pub mod json;
+pub mod requirements;
 pub mod text;
 
 use std::{collections::BTreeMap, fmt, process::ExitCode, time::Duration};

@@ -16,7 +16,7 @@ use crate::{
     case::{Case, Failure, Level, Scheme, Stop},
     cases,
     context::Survey,
-    registry::{Registry, Requirement, Status},
+    registry::{Registry, Requirement},
     runner::{CaseResult, Outcome, Plan, Progress},
 };
 
@@ -159,14 +159,14 @@ fn explain_case(case: &'static Case) -> String {
 }
 
 fn explain_requirement(requirement: &Requirement) -> String {
-    let Requirement { id, level, role, statement, sources, status } = requirement;
+    let Requirement { id, level, role, statement, sources, note, status } = requirement;
     let mut text = format!("{id}\n{statement}\n\n");
     let _ = writeln!(text, "level     {level}");
     let _ = writeln!(text, "role      {role}");
-    let _ = match status {
-        Status::Covered => writeln!(text, "status    covered"),
-        Status::Untested(reason) => writeln!(text, "status    untested: {reason}"),
-    };
+    let _ = writeln!(text, "status    {status}");
+    if let Some(note) = note {
+        let _ = writeln!(text, "\nnote\n  {note}");
+    }
     text.push_str("\nsources\n");
     for source in sources {
         let _ = writeln!(text, "  - {source}");
