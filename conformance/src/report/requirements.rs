@@ -40,7 +40,8 @@ Each has a **role**, the party that has to meet it:
 | client | the SPICE client, which is connected to the source at first |
 
 Each has **sources**: files and functions of existing software, a mail, or `run:` and the software on which it was seen. A **note**
-says where implementations disagree with the statement, or with each other.
+says where implementations disagree with the statement, or with each other; where it begins with *Reading*, that is from their code,
+and was not run.
 
 Each has a **status**: covered by cases, or untested, and why. *Untestable*: from outside it cannot be told. *Out of scope*: the
 suite does not go there. *Unclear*: what would be right is open. *Later*: a case can be written, and is not yet.
@@ -72,7 +73,7 @@ fn described(requirement: &Requirement) -> String {
     // An anchor of its own, since those made from headings leave out the point: L1.1 and L11 would be the same.
     let mut text = format!("\n<a id=\"{id}\"></a>\n### {id}\n\n{statement}\n\n");
     if let Some(note) = note {
-        let _ = writeln!(text, "Note: {note}\n");
+        let _ = writeln!(text, "*Note.* {note}\n");
     }
     let _ = writeln!(text, "- **{level}**, {role}");
     for source in sources {
