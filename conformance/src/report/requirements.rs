@@ -1,5 +1,6 @@
 //! The page `REQUIREMENTS.md`: the registry as people read it.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::{
@@ -80,14 +81,26 @@ fn described(requirement: &Requirement) -> String {
         let _ = writeln!(text, "- source: {source}");
     }
     let _ = match status {
-        Status::Covered => writeln!(
-            text,
-            "- covered: {}",
-            joined(cases::all().filter(|case| case.requirements.contains(&id.as_str())).map(|case| case.id))
-        ),
+        Status::Covered => writeln!(text, "- covered: {}", judged_by(id)),
         untested @ Status::Untested(..) => writeln!(text, "- {untested}"),
     };
     text
+}
+
+/// The cases of a requirement; of those that a table makes, the beginning of their ids and how many there are.
+fn judged_by(requirement: &str) -> String {
+    const NAMED: usize = 6;
+
+    let mut groups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for case in cases::all().filter(|case| case.requirements.contains(&requirement)) {
+        let group = case.id.split('/').next().unwrap_or_default();
+        groups.entry(group).or_default().push(&case.id);
+    }
+    let groups = groups.into_iter().map(|(group, ids)| match ids.len() {
+        0..=NAMED => joined(ids.into_iter()),
+        more => format!("{more} of `{group}/*`"),
+    });
+    groups.collect::<Vec<_>>().join(", ")
 }
 
 /// How many requirements of which level there are per section and role, and what became of them.
