@@ -29,7 +29,6 @@ const AWAITED: &str = "
     S9.3
     S9.4
     S10.3
-    S11
     S12
     D4
     T2.5
