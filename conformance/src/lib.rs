@@ -10,6 +10,7 @@ pub mod peer;
 pub mod registry;
 pub mod report;
 pub mod runner;
+pub mod selfcheck;
 pub mod serve;
 pub mod situation;
 pub mod subject;

@@ -142,13 +142,13 @@ impl Situation {
         }
     }
 
-    /// Whether a channel is there: before the others are linked there is only main.
+    /// Whether a channel is there, and will be read: before the guest comes, the server holds back all but main.
     #[must_use]
-    pub fn has(self, channel_type: ChannelType) -> bool {
-        self != Self::Linked || channel_type == ChannelType::MAIN
+    pub fn lets_hear(self, channel_type: ChannelType) -> bool {
+        !matches!(self, Self::Linked | Self::Waiting) || channel_type == ChannelType::MAIN
     }
 
-    /// Whether the server holds the channel back: it need not even read what comes on it [T2].
+    /// Whether the server holds the channel back: it need not read what comes on it before the client's MIGRATE_END [T2].
     #[must_use]
     pub fn holds(self, channel_type: ChannelType) -> bool {
         matches!(self, Self::Waiting | Self::GuestCame) && channel_type != ChannelType::MAIN

@@ -2,13 +2,13 @@
 
 use std::{fmt, str::FromStr};
 
-/// Declares the defects: per row the variant, the name, and the requirement that it violates.
+/// Declares the defects: per row the variant, the name, the requirement that it violates, and `gross` or not.
 macro_rules! defects {
-    ($( $(#[$doc:meta])* $Variant:ident $name:literal $requirement:literal; )*) => {
+    ($( $(#[doc = $doc:literal])* $Variant:ident $name:literal $requirement:literal $($gross:ident)?; )*) => {
         /// One way in which an embedded host does not conform.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Defect {
-            $( $(#[$doc])* $Variant, )*
+            $( $(#[doc = $doc])* $Variant, )*
         }
 
         impl Defect {
@@ -23,7 +23,23 @@ macro_rules! defects {
                 }
             }
 
-            /// The requirement that it violates, and no other.
+            /// What the host does, in a sentence.
+            #[must_use]
+            pub fn description(self) -> &'static str {
+                match self {
+                    $( Self::$Variant => concat!($($doc),*).trim_start(), )*
+                }
+            }
+
+            /// Whether the host serves nobody any more once it shows: then it shows in cases about other requirements, too.
+            #[must_use]
+            pub const fn is_gross(self) -> bool {
+                match self {
+                    $( Self::$Variant => defects!(@gross $($gross)?), )*
+                }
+            }
+
+            /// The requirement that it violates; unless it is gross, it violates no other.
             #[must_use]
             pub const fn requirement(self) -> &'static str {
                 match self {
@@ -32,6 +48,8 @@ macro_rules! defects {
             }
         }
     };
+    (@gross gross) => { true };
+    (@gross) => { false };
 }
 
 defects! {
@@ -179,6 +197,18 @@ defects! {
     NoInitAfterMigration "no-init-after-migration" "T11";
     /// A host that has taken a guest over announces no further migration.
     NoBeginAfterTakeover "no-begin-after-takeover" "R1";
+    /// A FLUSH_MARK that none is due for kills the host, as it kills spice-server 0.15.1.
+    DiesOfFlushMark "dies-of-flush-mark" "S11" gross;
+    /// DO_SEAMLESS within a session kills the host, as it kills spice-server 0.15.1.
+    DiesOfDoSeamless "dies-of-do-seamless" "S11" gross;
+    /// A second DISPLAY_INIT kills the host, as it kills spice-server 0.15.1.
+    DiesOfSecondDisplayInit "dies-of-second-display-init" "S11" gross;
+    /// END after the ACK to seamless migration kills the host, as it kills spice-server 0.15.1.
+    DiesOfEndAfterAck "dies-of-end-after-ack" "S11" gross;
+    /// Any message that is refused kills the host.
+    DiesOfIllegalMessages "dies-of-illegal-messages" "S11" gross;
+    /// A client's last message kills the host when the connection ends behind it.
+    DiesOfLastMessage "dies-of-last-message" "S11" gross;
 }
 
 impl fmt::Display for Defect {

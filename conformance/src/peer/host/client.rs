@@ -54,6 +54,10 @@ pub(super) struct Channel {
     pub(super) outbound: Option<mpsc::Sender<Vec<u8>>>,
     /// Whether it is served: it has begun here, and has not been told MIGRATE.
     pub(super) serves: bool,
+    /// Whether the client has sent DISPLAY_INIT, or need not.
+    pub(super) initialised: bool,
+    /// Whether the client has said anything.
+    pub(super) spoke: bool,
 }
 
 impl Client {

@@ -40,12 +40,15 @@ use tokio::{
 use tokio_rustls::rustls::ServerConfig;
 
 pub use self::guest::GuestOptions;
-use self::task::{Command, Input, Listeners, Task};
+use self::task::{Command, Ended, Input, Listeners, Task};
 use super::{defect::Defect, ticket::TicketKey};
 use crate::{
     subject::{ControlError, Destination, HostEvent, HostOptions, Liveness, StartError},
     trace::Trace,
 };
+
+/// What a defect that lets a host die stands for: the signal of a failed assertion.
+const SIGABRT: i32 = 6;
 
 /// Most messages and commands that wait for the host's task.
 const INPUTS_LEN: usize = 16;
@@ -106,7 +109,7 @@ pub struct EmbeddedHost {
     /// The host's task has one of these, and each of its connections.
     connections: Weak<()>,
     /// Holds the host's task; dropping it ends that and all connections.
-    task: JoinSet<()>,
+    task: JoinSet<Ended>,
 }
 
 impl EmbeddedHost {
@@ -266,6 +269,7 @@ impl EmbeddedHost {
             Ok(Ok(())) => Liveness::Alive,
             Ok(Err(error)) => match self.task.join_next().await {
                 Some(Err(panic)) => Liveness::Exited { code: None, signal: None, printed: panic.to_string() },
+                Some(Ok(Ended::Died(printed))) => Liveness::Exited { code: None, signal: Some(SIGABRT), printed },
                 _ => Liveness::Exited { code: Some(1), signal: None, printed: error.reason },
             },
             Err(_) => Liveness::Unresponsive("the host's task".to_owned()),

@@ -60,6 +60,8 @@ impl Task {
             serial: if self.has(Defect::SerialsFromZero) { 0 } else { 1 },
             outbound: Some(link.outbound),
             serves: is_main,
+            initialised: false,
+            spoke: false,
         };
         match owner {
             Some(owner) if is_known => self.adopt(owner, channel),
@@ -105,12 +107,22 @@ impl Task {
         self.tell_role_that_must_accept(Input::Linked { client: id, channel: linked, migrating: false, support });
     }
 
+    /// A connection has ended.
+    pub(super) fn ended(&mut self, connection: u64) {
+        let spoke = self.find(connection).is_some_and(|(owner, position)| self.clients[owner].channels[position].spoke);
+        if spoke && self.has(Defect::DiesOfLastMessage) {
+            self.died = Some("a client's last message".to_owned());
+        }
+        self.remove(connection);
+    }
+
     /// Closes a connection, or takes note that it is closed.
     pub(super) fn remove(&mut self, connection: u64) {
         self.strays.retain(|stray| stray.connection != connection);
         let Some((owner, position)) = self.find(connection) else { return };
         let client = &mut self.clients[owner];
-        let (id, channel) = (client.id, client.channels.remove(position).id);
+        let removed = client.channels.remove(position);
+        let (id, channel) = (client.id, removed.id);
         if client.channels.is_empty() {
             self.clients.remove(owner);
         }
@@ -153,7 +165,9 @@ impl Task {
         // A connection that was closed here may still have said something.
         let Some((owner, position)) = self.find(connection) else { return };
         let client = self.clients[owner].id;
-        let channel = self.clients[owner].channels[position].id;
+        let channel = &mut self.clients[owner].channels[position];
+        channel.spoke = true;
+        let channel = channel.id;
         let accepted = match ClientMessage::decode(channel.channel_type, id, body) {
             Err(error) => Err(error.to_string()),
             Ok(message) => match (ToSource::of(&message), ToTarget::of(&message)) {
@@ -164,6 +178,9 @@ impl Task {
         };
         if let Err(reason) = accepted {
             self.note(&format_args!("client {client} said what it must not: {reason}"));
+            if self.has(Defect::DiesOfIllegalMessages) {
+                self.died = Some(reason);
+            }
             self.remove(connection);
         }
     }
@@ -183,6 +200,9 @@ impl Task {
         }
         if said == ToSource::FlushMark && self.has(Defect::DataBeforeFlush) {
             return Ok(());
+        }
+        if said == ToSource::FlushMark && told.is_err() && self.has(Defect::DiesOfFlushMark) {
+            self.died = Some("unexpected flush mark".to_owned());
         }
         told.map_err(|violation| violation.to_string())
     }
@@ -208,6 +228,16 @@ impl Task {
                 // The client waits for serials of this channel on others, so they go on where the source stopped.
                 display.serial = state::message_serial(data).wrapping_add(1);
             }
+        }
+        let serves = self.server.serves(client);
+        let agreed = self.client(client).is_some_and(|client| client.seamless);
+        let deadly = match said {
+            ToTarget::DoSeamless { .. } => serves && self.has(Defect::DiesOfDoSeamless),
+            ToTarget::End => !serves && agreed && self.has(Defect::DiesOfEndAfterAck),
+            ToTarget::MigrateData => !valid && self.has(Defect::DiesOfIllegalMessages),
+        };
+        if deadly {
+            self.died = Some(format!("unexpected {said:?}"));
         }
         if let ToTarget::DoSeamless { version } = &mut said {
             if self.has(Defect::SupportedVersionRefused) {
@@ -235,7 +265,16 @@ impl Task {
         match message {
             ClientMessage::Unknown { id: message, body } => {
                 match (channel_type, *message) {
-                    (ChannelType::DISPLAY, DISPLAY_INIT) if channel.serves => channel.show_screen(),
+                    (ChannelType::DISPLAY, DISPLAY_INIT) if channel.initialised => {
+                        if self.has(Defect::DiesOfSecondDisplayInit) {
+                            self.died = Some("unexpected display init".to_owned());
+                        }
+                        return Err("a second DISPLAY_INIT (S11)".to_owned());
+                    }
+                    (ChannelType::DISPLAY, DISPLAY_INIT) if channel.serves => {
+                        channel.initialised = true;
+                        channel.show_screen();
+                    }
                     (ChannelType::INPUTS, KEY_DOWN) if channel.serves => {
                         let code = body.0.first_chunk().map_or(0, |code| u32::from_le_bytes(*code));
                         self.note(&format_args!("client {id} pressed key {code:#04x}"));
@@ -497,8 +536,11 @@ impl Task {
             return;
         }
         let time = self.multi_media_time();
-        let Some(place) = self.client(id).and_then(|client| client.channel(channel)) else { return };
+        let Some(client) = self.client(id) else { return };
+        let seamless = client.seamless;
+        let Some(place) = client.channel(channel) else { return };
         place.start();
+        place.initialised |= seamless;
         if channel == MAIN {
             // It has come seamlessly: no INIT tells the time.
             if !has(Defect::MultiMediaTimeMissing) && !has(Defect::MultiMediaTimeEarly) {

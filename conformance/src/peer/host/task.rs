@@ -98,6 +98,17 @@ pub(super) struct Task {
     pub(super) clients: Vec<Client>,
     /// Channels that belong to no client, which a defect let in.
     pub(super) strays: Vec<Channel>,
+    /// Of what a defect let the host die.
+    pub(super) died: Option<String>,
+}
+
+/// How a host ends by itself.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// The guest that it waits for will not come.
+    GaveUp,
+    /// A defect, and its last words.
+    Died(String),
 }
 
 /// What the host is to the guest's next move.
@@ -152,12 +163,13 @@ impl Task {
             cancelled: false,
             clients: Vec::new(),
             strays: Vec::new(),
+            died: None,
         }
     }
 
     /// Serves until it is aborted, and all connections with it, or until the guest that it waits for will not come.
     /// `alive` is held by each connection as long as it lives.
-    pub(super) async fn run(mut self, listeners: Listeners, mut queue: mpsc::Receiver<Input>, alive: Arc<()>) {
+    pub(super) async fn run(mut self, listeners: Listeners, mut queue: mpsc::Receiver<Input>, alive: Arc<()>) -> Ended {
         let mut connections = JoinSet::new();
         let mut connection = 0;
         let mut serve = |stream: TcpStream, with_tls, task: &Self, connections: &mut JoinSet<()>| {
@@ -172,7 +184,7 @@ impl Task {
         let mut writes = 0.0;
         let mut ticks = interval(guest::TICK);
         let _ = self.tell_target_host(target_host::Input::Listen);
-        while !self.has_given_up() {
+        while !self.has_given_up() && self.died.is_none() {
             let due = self.due();
             tokio::select! {
                 accepted = listeners.spice.accept() => match accepted {
@@ -197,6 +209,7 @@ impl Task {
             }
             self.send_guest(&mut connections);
         }
+        self.died.map_or(Ended::GaveUp, Ended::Died)
     }
 
     fn handle(&mut self, input: Input) {
@@ -207,7 +220,7 @@ impl Task {
             }
             Input::Link(link) => self.link(link),
             Input::Message { connection, id, body } => self.receive(connection, id, &body),
-            Input::Closed { connection } => self.remove(connection),
+            Input::Closed { connection } => self.ended(connection),
             Input::Copying { attempt, progress } if attempt == self.attempt => self.copied(progress),
             Input::Copying { .. } => {}
         }

@@ -1,0 +1,121 @@
+//! Proves that the suite notices what it is there to notice: it runs against the reference hosts with each of their defects.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    future::pending,
+    num::NonZeroUsize,
+    sync::Arc,
+};
+
+use tokio::{sync::Semaphore, task::JoinSet};
+
+use crate::{
+    case::Case,
+    cases,
+    expectation::Expectations,
+    peer::defect::Defect,
+    runner::{CaseResult, Outcome, Plan},
+    subject::Subject,
+};
+
+/// How many cases are run at the same time under one defect. Those that its defect blocks do nothing but wait; more at once would
+/// make the others miss their time limits.
+const JOBS: NonZeroUsize = NonZeroUsize::new(6).unwrap();
+
+/// What the suite makes of a defect.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Which one.
+    pub defect: Defect,
+    /// The cases that were run and judge its requirement: whether they failed.
+    pub judging: BTreeMap<&'static str, bool>,
+    /// Other cases that failed: why.
+    pub others: BTreeMap<&'static str, String>,
+    /// The other requirements that the observer saw violated.
+    pub seen: BTreeSet<&'static str>,
+}
+
+impl Row {
+    /// Whether a case of its requirement fails.
+    #[must_use]
+    pub fn is_caught(&self) -> bool {
+        self.judging.values().any(|failed| *failed)
+    }
+}
+
+/// The cases that do not pass against the clean hosts, and why; a suite in order has none.
+pub async fn clean(jobs: NonZeroUsize) -> BTreeMap<&'static str, String> {
+    let results = run(None, cases::all().collect(), jobs).await;
+    let wrong = results.iter().filter(|result| result.outcome() != Outcome::Pass || !result.findings.is_empty());
+    wrong.map(|result| (result.case.id.as_ref(), format!("{:?} {:?}", result.reason(), result.findings))).collect()
+}
+
+/// Runs the cases that judge a defect's requirement under each defect, and those that are `also` to be run; `observe` is told of each
+/// row. Several defects are tried at the same time.
+pub async fn matrix(several: usize, also: fn(&Case, Defect) -> bool, mut observe: impl FnMut(&Row)) -> Vec<Row> {
+    let permits = Arc::new(Semaphore::new(several));
+    let mut runs = JoinSet::new();
+    for &defect in Defect::ALL {
+        let permits = Arc::clone(&permits);
+        runs.spawn(async move {
+            let _permit = permits.acquire_owned().await;
+            let judges = |case: &Case| case.requirements.contains(&defect.requirement());
+            let cases = cases::all().filter(|case| judges(case) || also(case, defect)).collect();
+            row(defect, &run(Some(defect), cases, JOBS).await)
+        });
+    }
+    let mut rows = Vec::new();
+    while let Some(row) = runs.join_next().await {
+        // A panic here is one of this function's, not of a case.
+        let row = row.expect("a row is made");
+        observe(&row);
+        rows.push(row);
+    }
+    let place = |row: &Row| Defect::ALL.iter().position(|defect| *defect == row.defect);
+    rows.sort_by_key(place);
+    rows
+}
+
+async fn run(defect: Option<Defect>, cases: Vec<&'static Case>, jobs: NonZeroUsize) -> Vec<CaseResult> {
+    let subject = Subject::Embedded(defect);
+    let plan = Plan { cases, subject, jobs, fail_fast: false, expectations: Expectations::default() };
+    plan.run(pending(), |_| {}).await.results
+}
+
+fn row(defect: Defect, results: &[CaseResult]) -> Row {
+    let failed = |result: &CaseResult| result.outcome() == Outcome::Fail;
+    let (judging, others): (Vec<_>, Vec<_>) =
+        results.iter().partition(|result| result.case.requirements.contains(&defect.requirement()));
+    let seen = results.iter().flat_map(|result| &result.findings).map(|finding| finding.requirement);
+    Row {
+        defect,
+        judging: judging.into_iter().map(|result| (result.case.id.as_ref(), failed(result))).collect(),
+        others: others
+            .into_iter()
+            .filter(|result| failed(result))
+            .map(|result| (result.case.id.as_ref(), result.reason().unwrap_or_default()))
+            .collect(),
+        seen: seen.filter(|requirement| *requirement != defect.requirement()).collect(),
+    }
+}
+
+/// The rows as a table in Markdown.
+#[must_use]
+pub fn table(rows: &[Row]) -> String {
+    let mut table = String::from("| defect | what the host does | requirement | caught by |\n|---|---|---|---|\n");
+    for row in rows {
+        let (name, description, requirement) = (row.defect.name(), row.defect.description(), row.defect.requirement());
+        let caught: Vec<&str> = row.judging.iter().filter(|(_, failed)| **failed).map(|(id, _)| *id).collect();
+        let caught = match &caught[..] {
+            [] => "nothing".to_owned(),
+            [one] => format!("`{one}`"),
+            // Which of many a host that dies ends in front of depends on the order of events.
+            _ if row.defect.is_gross() => "several cases".to_owned(),
+            [first, others @ ..] => format!("`{first}` and {} more of {}", others.len(), row.judging.len()),
+        };
+        let _ =
+            writeln!(table, "| `{name}` | {description} | [{requirement}](REQUIREMENTS.md#{requirement}) | {caught} |");
+    }
+    table
+}
