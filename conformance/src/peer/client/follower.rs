@@ -1,7 +1,7 @@
 //! The client that follows the guest by itself, as spice-gtk does: the role [`migrate::Client`] on real sockets.
 //!
 //! A [`Follower`] is one task, whatever it does: its connections and the links that it makes are polled in turn, and no
-//! buffer outlives a message. So a thousand of them fit into one process (`examples/followers.rs`).
+//! buffer outlives a message. So a thousand of them fit into one process (`examples/load.rs`).
 
 use std::{
     collections::VecDeque,
@@ -59,7 +59,8 @@ pub struct Follower {
 pub struct Habits {
     /// It exits right after this many [events](Event), in the middle of whatever it does.
     pub exits_after: Option<u64>,
-    /// It reads no more than so many bytes per second, of all channels together.
+    /// It reads no more than so many bytes per second, of all channels together, once its session has begun: spice-server
+    /// begins with a PING of 250 KB.
     pub bytes_per_second: Option<u32>,
 }
 
@@ -403,13 +404,12 @@ impl Session {
     async fn begin(shell: &Arc<Shell>, destination: &Destination) -> Result<Self, End> {
         let lost = |what: &str| End::Lost(format!("no new session: {what}"));
         let Linked { connection: mut main, .. } = shell.link(destination, 0, MAIN).await?.map_err(|why| lost(&why))?;
-        let mut pace = shell.habits.bytes_per_second.map(Pace::new);
 
         let begun = tokio::time::Instant::now();
         let patience = shell.client.patience;
         let mut id = None;
         let offered: Vec<ChannelId> = loop {
-            let message = poll_fn(|context| main.poll_message(context, &mut pace));
+            let message = poll_fn(|context| main.poll_message(context, &mut None));
             let Ok(message) = timeout_at(begun + patience, message).await else {
                 return Err(lost(&format!("neither INIT nor CHANNELS_LIST within {patience:?}")));
             };
@@ -450,7 +450,7 @@ impl Session {
             links: Vec::new(),
             inputs: VecDeque::new(),
             data: Vec::new(),
-            pace,
+            pace: shell.habits.bytes_per_second.map(Pace::new),
             turn: 0,
             trouble: String::new(),
         })

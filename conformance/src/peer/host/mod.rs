@@ -68,6 +68,8 @@ pub struct HostSettings {
     pub several_clients: bool,
     /// Its guest.
     pub guest: GuestOptions,
+    /// How many surfaces the guest's screen has, which go with the display channel's state: up to 1,024, as at spice-server.
+    pub surfaces: u32,
     /// Most bytes of the guest that are sent in a second.
     pub bandwidth: Option<u64>,
     /// How TLS is spoken, on a port of its own.
@@ -86,6 +88,7 @@ impl Default for HostSettings {
             hand_over: HandOver::Afterwards,
             several_clients: false,
             guest: GuestOptions::default(),
+            surfaces: 1,
             bandwidth: None,
             tls: None,
             notes: None,

@@ -220,7 +220,7 @@ impl Task {
             let (data, channel_type) = (message.data.0, channel.channel_type);
             // What a host with a defect sends, it takes from its like, so that only the sending is defective.
             valid = state::is_valid(channel_type, data)
-                || channel_type != ChannelType::DISPLAY && data == state::data(channel_type, 0, self.settings.defect);
+                || channel_type != ChannelType::DISPLAY && data == state::data(channel_type, 0, &self.settings);
             if let Some(display) = self.client(client).and_then(|client| client.channel(channel))
                 && channel_type == ChannelType::DISPLAY
                 && !display.serves
@@ -349,7 +349,8 @@ impl Task {
             return;
         }
         let has = self.defects();
-        let defect = self.settings.defect;
+        let settings = self.settings.clone();
+        let defect = settings.defect;
         let destination = self.destination.clone();
         let port_error = u16::from(has(Defect::DestinationPortWrong));
         let destination = destination.as_ref().and_then(|destination| on_wire(destination, port_error));
@@ -370,7 +371,7 @@ impl Task {
             (FromSource::End, _) => ServerMessage::MigrateEnd,
             (FromSource::Migrate(flags), _) => ServerMessage::Migrate(send::Migrate { flags }),
             (FromSource::MigrateData, _) => {
-                data = state::data(channel.channel_type, place.serial, defect);
+                data = state::data(channel.channel_type, place.serial, &settings);
                 ServerMessage::MigrateData(send::MigrateData { data: Data(&data) })
             }
         };

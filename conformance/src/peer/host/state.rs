@@ -5,13 +5,18 @@
 
 use spice_migration::{
     ChannelType, Data,
-    state::{CharDevice, Display, Inputs, JpegWanCompression, Main, State, Surfaces, VERSION},
+    state::{CharDevice, Display, Inputs, JpegWanCompression, MAX_SURFACES, Main, State, Surfaces, VERSION},
 };
 
+use super::HostSettings;
 use crate::peer::defect::Defect;
 
 /// The data of a channel that has any.
-pub(super) fn data(channel_type: ChannelType, message_serial: u64, defect: Option<Defect>) -> Vec<u8> {
+pub(super) fn data(channel_type: ChannelType, message_serial: u64, settings: &HostSettings) -> Vec<u8> {
+    let defect = settings.defect;
+    // The primary surface, whose id is 0, and others.
+    let surfaces = settings.surfaces.min(MAX_SURFACES as u32);
+    let entries: Vec<u8> = (0..surfaces).flat_map(u32::to_le_bytes).collect();
     let state = match channel_type {
         ChannelType::MAIN => {
             let version = if defect == Some(Defect::DeviceVersionWrong) { 7 } else { VERSION };
@@ -27,8 +32,7 @@ pub(super) fn data(channel_type: ChannelType, message_serial: u64, defect: Optio
             glz_dict_id: 1,
             glz_dict_size: 3 << 20,
             glz_max_encoders: 4,
-            // The primary surface, whose id is 0.
-            surfaces: Surfaces { count: 1, entries: Data(&[0; 4]) },
+            surfaces: Surfaces { count: surfaces, entries: Data(&entries) },
             ..Display::default()
         }),
         _ => State::Inputs(Inputs { version: VERSION, motion_count: 0 }),
