@@ -1,12 +1,14 @@
-//! Many clients move at once: `cargo run --release -p spice-conformance --example load -- [CLIENTS…]`
+//! Many clients move at once: `cargo run --release -p spice-conformance --example load -- CLIENTS…`
 //!
-//! The hosts are one process, the clients another one. Each client has four channels, and all are migrated semi-seamlessly by one
-//! `migrate`. A row per number of clients; the exit code is 1 if any client is lost or late. The ticket's RSA key is made before the
-//! clock starts.
+//! The hosts are one process, the clients another one, both anew for each row. Each client has four channels, and all are migrated
+//! semi-seamlessly by one `migrate`. The exit code is 1 if any client, or any of its channels, is lost or late. The RSA key, the
+//! same for all links to the hosts, is made before the clock starts.
 
 use std::{
     env, fs,
+    num::NonZeroUsize,
     process::{ExitCode, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -14,7 +16,7 @@ use spice_conformance::{
     peer::{
         client::{
             Client,
-            follower::{End, Follower, Habits, LinkStep, What},
+            follower::{Follower, Habits, LinkStep, What},
         },
         host::HostSettings,
     },
@@ -48,22 +50,35 @@ async fn main() -> ExitCode {
         let service = Service { seamless: false, password: None, tls_subject: None, settings };
         return if serve(service).await.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
-    let sizes: Result<Vec<usize>, _> = arguments.iter().map(|argument| argument.parse()).collect();
+    let (alone, sizes) = match &arguments[..] {
+        [first, sizes @ ..] if first == "clients" => (true, sizes),
+        sizes => (false, sizes),
+    };
+    let sizes: Result<Vec<NonZeroUsize>, _> = sizes.iter().map(|size| size.parse()).collect();
     let sizes = match sizes {
         Ok(sizes) if !sizes.is_empty() => sizes,
-        Ok(_) => vec![10, 100, 1000],
-        Err(error) => {
-            eprintln!("the number of clients: {error}");
+        _ => {
+            eprintln!("the numbers of clients are missing: 10 100 1000, for instance");
             return ExitCode::from(2);
         }
     };
+    if alone {
+        for clients in sizes {
+            if let Err(failure) = migrate(clients.get()).await {
+                eprintln!("{clients} clients: {failure}");
+                return ExitCode::FAILURE;
+            }
+        }
+        return ExitCode::SUCCESS;
+    }
     println!(
-        "| clients | connections | all linked in | all moved in | hosts' memory per client | clients' memory per client |"
+        "| clients | connections | all linked in | all moved in | hosts: KiB a client, most | clients: KiB a client, most |"
     );
     println!("|---:|---:|---:|---:|---:|---:|");
     for clients in sizes {
-        if let Err(failure) = migrate(clients).await {
-            eprintln!("{clients} clients: {failure}");
+        let Ok(executable) = env::current_exe() else { return ExitCode::FAILURE };
+        let done = Command::new(executable).args(["clients", &clients.to_string()]).status().await;
+        if !done.is_ok_and(|status| status.success()) {
             return ExitCode::FAILURE;
         }
     }
@@ -72,16 +87,18 @@ async fn main() -> ExitCode {
 
 /// What a follower does that counts here.
 enum Step {
-    Linked(String),
+    /// Another channel is linked to this host.
+    Linked(Arc<str>),
     Moved(Scheme),
     Lost(String),
 }
 
 async fn migrate(clients: usize) -> Result<(), Failure> {
+    enough_files(clients)?;
     let mut hosts = Hosts::start().await?;
     let first = hosts.until("host 1: listens on ").await?;
     let source = Destination::plain(first.parse()?);
-    let (hosts_before, clients_before) = (hosts.memory()?, memory("self")?);
+    let before = [hosts.memory()?, Memory::of("self")?];
 
     let client = Client::new(PATIENCE, Trace::new()).with_main(&[MainCapability::SEMI_SEAMLESS_MIGRATE]);
     let (sender, mut steps) = mpsc::unbounded_channel();
@@ -91,10 +108,13 @@ async fn migrate(clients: usize) -> Result<(), Failure> {
             let sender = sender.clone();
             Follower::start(client.clone(), source.clone(), Habits::default(), move |event| {
                 let step = match event.what {
-                    What::Link { host, step: LinkStep::Linked, .. } => Step::Linked(host.to_string()),
+                    What::Link { host, step: LinkStep::Linked, .. } => Step::Linked(host),
                     What::Moved(scheme) => Step::Moved(scheme),
-                    What::StartsAfresh(_) => Step::Lost("told SWITCH_HOST".to_owned()),
-                    What::Ended(End::Lost(reason)) => Step::Lost(reason),
+                    What::NotLinked { .. }
+                    | What::Closed { .. }
+                    | What::Violated(..)
+                    | What::StartsAfresh(_)
+                    | What::Ended(_) => Step::Lost(event.what.to_string()),
                     _ => return,
                 };
                 // Nobody listens any more when it is over.
@@ -102,40 +122,49 @@ async fn migrate(clients: usize) -> Result<(), Failure> {
             })
         })
         .collect();
-    timeout(LIMIT, linked(&mut steps, clients * CHANNELS, &first)).await??;
+    timeout(LIMIT, linked(&mut steps, clients, &first)).await??;
     let all_linked = began.elapsed();
-    let (hosts_linked, clients_linked) = (hosts.memory()?, memory("self")?);
+    let at_rest = [hosts.memory()?, Memory::of("self")?];
 
     let began = Instant::now();
     hosts.tell("migrate").await?;
     let second = hosts.until("host 2: listens on ").await?;
-    timeout(LIMIT, moved(&mut steps, clients)).await??;
+    timeout(LIMIT, moved(&mut steps, clients, &second)).await??;
     let all_moved = began.elapsed();
     hosts.until("host 2: has guest and clients").await?;
     hosts.tell("status").await?;
     let there = hosts.until("host 2: has the guest, ").await?;
     if there != format!("{clients} clients") {
-        return Err(format!("the target has {there} ({second})").into());
+        return Err(format!("the target has {there}").into());
     }
-    let per_client = |after: u64, before: u64| after.saturating_sub(before) / clients as u64;
+    // Nobody minds that the source has ended.
+    while let Ok(step) = steps.try_recv() {
+        if let Step::Lost(reason) = step {
+            return Err(format!("a client is lost at the target: {reason}").into());
+        }
+    }
+    let most = [hosts.memory()?, Memory::of("self")?];
+    let per_client = |process: usize, kib: u64| kib.saturating_sub(before[process].now) / clients as u64;
     println!(
-        "| {clients} | {} | {:.2} s | {:.2} s | {} KiB | {} KiB |",
+        "| {clients} | {} | {:.2} s | {:.2} s | {}, {} | {}, {} |",
         clients * CHANNELS,
         all_linked.as_secs_f64(),
         all_moved.as_secs_f64(),
-        per_client(hosts_linked, hosts_before),
-        per_client(clients_linked, clients_before),
+        per_client(0, at_rest[0].now),
+        per_client(0, most[0].most),
+        per_client(1, at_rest[1].now),
+        per_client(1, most[1].most),
     );
     drop(followers);
     Ok(())
 }
 
-/// Waits until so many channels are linked at the host.
-async fn linked(steps: &mut mpsc::UnboundedReceiver<Step>, channels: usize, host: &str) -> Result<(), Failure> {
+/// Waits until all channels of so many clients are linked to the host.
+async fn linked(steps: &mut mpsc::UnboundedReceiver<Step>, clients: usize, host: &str) -> Result<(), Failure> {
     let mut linked = 0;
-    while linked < channels {
+    while linked < clients * CHANNELS {
         match steps.recv().await {
-            Some(Step::Linked(at)) => linked += usize::from(at == host),
+            Some(Step::Linked(at)) => linked += usize::from(*at == *host),
             Some(Step::Lost(reason)) => return Err(format!("a client is lost while it connects: {reason}").into()),
             Some(Step::Moved(_)) | None => return Err("a client has moved before it was told to".into()),
         }
@@ -143,15 +172,15 @@ async fn linked(steps: &mut mpsc::UnboundedReceiver<Step>, channels: usize, host
     Ok(())
 }
 
-/// Waits until so many clients have moved.
-async fn moved(steps: &mut mpsc::UnboundedReceiver<Step>, clients: usize) -> Result<(), Failure> {
-    let mut moved = 0;
-    while moved < clients {
+/// Waits until so many clients have moved, with all channels.
+async fn moved(steps: &mut mpsc::UnboundedReceiver<Step>, clients: usize, host: &str) -> Result<(), Failure> {
+    let (mut moved, mut linked) = (0, 0);
+    while moved < clients || linked < clients * CHANNELS {
         match steps.recv().await {
             Some(Step::Moved(Scheme::SemiSeamless)) => moved += 1,
             Some(Step::Moved(scheme)) => return Err(format!("a client has moved by {scheme:?}").into()),
             Some(Step::Lost(reason)) => return Err(format!("a client is lost, {moved} have moved: {reason}").into()),
-            Some(Step::Linked(_)) => {}
+            Some(Step::Linked(at)) => linked += usize::from(*at == *host),
             None => return Err("the clients are gone".into()),
         }
     }
@@ -196,14 +225,37 @@ impl Hosts {
         found.await?
     }
 
-    fn memory(&self) -> Result<u64, Failure> {
-        memory(&self.process.id().ok_or("the hosts have ended")?.to_string())
+    fn memory(&self) -> Result<Memory, Failure> {
+        Memory::of(&self.process.id().ok_or("the hosts have ended")?.to_string())
     }
 }
 
 /// The resident memory of a process, in KiB.
-fn memory(process: &str) -> Result<u64, Failure> {
-    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
-    Ok(line.trim().trim_end_matches(" kB").parse()?)
+struct Memory {
+    now: u64,
+    most: u64,
+}
+
+impl Memory {
+    fn of(process: &str) -> Result<Self, Failure> {
+        let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+        Ok(Self { now: number(&status, "VmRSS:")?, most: number(&status, "VmHWM:")? })
+    }
+}
+
+/// Each client has its connections to both hosts for a while, and both processes have one end of each.
+fn enough_files(clients: usize) -> Result<(), Failure> {
+    let most = number(&fs::read_to_string("/proc/self/limits")?, "Max open files")?;
+    let needed = 2 * clients * CHANNELS + 64;
+    if most < needed as u64 {
+        return Err(format!("they need {needed} open files, and {most} are allowed: `ulimit -n {needed}`").into());
+    }
+    Ok(())
+}
+
+/// The number behind this, in what the kernel says about a process.
+fn number(text: &str, name: &str) -> Result<u64, Failure> {
+    let rest = text.lines().find_map(|line| line.strip_prefix(name));
+    let number = rest.and_then(|rest| rest.split_whitespace().next()).ok_or_else(|| format!("no {name}"))?;
+    Ok(number.parse()?)
 }

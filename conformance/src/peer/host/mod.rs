@@ -22,6 +22,7 @@ mod state;
 mod task;
 
 use std::{
+    io,
     net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Weak},
     time::{Duration, Instant},
@@ -32,7 +33,7 @@ use spice_migration::migrate::{
     source_host::{Completion, HandOver},
 };
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
     time::timeout,
@@ -52,6 +53,10 @@ const SIGABRT: i32 = 6;
 
 /// Most messages and commands that wait for the host's task.
 const INPUTS_LEN: usize = 16;
+
+/// Most connections that wait to be accepted, if the system allows so many. With too few, a client among many tries again only after
+/// a second.
+const BACKLOG: u32 = 4096;
 
 /// What sets one reference host apart from another.
 #[derive(Clone, Debug)]
@@ -124,15 +129,10 @@ impl EmbeddedHost {
         let not_ready = |reason: String| StartError::NotReady { name: options.name.clone(), reason };
         // Made before the first client waits for it: that takes a while.
         tokio::task::spawn_blocking(TicketKey::shared).await.map_err(|error| not_ready(error.to_string()))?;
-        let bind = async |wanted| match wanted {
-            true => TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map(Some),
-            false => Ok(None),
-        };
-        let bound = async {
-            let spice = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-            Ok(Listeners { spice, tls: bind(settings.tls.is_some()).await?, guest: bind(options.incoming).await? })
-        };
-        let listeners = bound.await.map_err(|error: std::io::Error| not_ready(error.to_string()))?;
+        let bind = |wanted: bool| wanted.then(listen).transpose();
+        let bound =
+            || Ok(Listeners { spice: listen()?, tls: bind(settings.tls.is_some())?, guest: bind(options.incoming)? });
+        let listeners = bound().map_err(|error: io::Error| not_ready(error.to_string()))?;
         let address = |listener: Option<&TcpListener>| listener.and_then(|listener| listener.local_addr().ok());
         let spice = listeners.spice.local_addr().map_err(|error| not_ready(error.to_string()))?;
         let (spice_tls, guest) = (address(listeners.tls.as_ref()), address(listeners.guest.as_ref()));
@@ -297,4 +297,11 @@ impl EmbeddedHost {
         let answer = answered.await.unwrap_or_else(|_| Err("the host's task has ended".to_owned()));
         answer.map_err(|reason| ControlError { party: self.name.clone(), command: name, reason })
     }
+}
+
+/// Listens on a free port.
+fn listen() -> io::Result<TcpListener> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+    socket.listen(BACKLOG)
 }
