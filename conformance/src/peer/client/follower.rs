@@ -377,6 +377,9 @@ struct Session {
     open: Vec<Connection>,
     /// Connections to the target that are not used yet.
     pending: Vec<Connection>,
+    /// Connections to the source whose channels have moved. They stay open until all have: when the main channel's is closed,
+    /// spice-server closes the others, too.
+    left: Vec<Connection>,
     links: Vec<Link>,
     /// What the role is to be told.
     inputs: VecDeque<Input>,
@@ -429,15 +432,16 @@ impl Session {
         };
         let id = id.unwrap_or_default();
 
-        let children = offered.iter().map(|channel| shell.link(destination, id, *channel));
-        let children = try_join_all(children).await?;
-        let mut open = vec![main];
-        let channels = [MAIN].into_iter().chain(offered).collect::<Vec<_>>();
-        for child in children {
-            let Linked { mut connection, .. } = child.map_err(|why| lost(&why))?;
+        let children = offered.iter().map(|channel| async move {
+            let Linked { mut connection, .. } =
+                shell.link(destination, id, *channel).await?.map_err(|why| lost(&why))?;
+            // At once: a spice-server whose display waits for this makes no other link meanwhile.
             shell.start(&mut connection).await?.map_err(|error| lost(&error.to_string()))?;
-            open.push(connection);
-        }
+            Ok(connection)
+        });
+        let children = try_join_all(children).await?;
+        let channels = [MAIN].into_iter().chain(offered).collect::<Vec<_>>();
+        let open = [main].into_iter().chain(children).collect();
         Ok(Self {
             shell: Arc::clone(shell),
             id,
@@ -447,6 +451,7 @@ impl Session {
             destination: None,
             open,
             pending: Vec::new(),
+            left: Vec::new(),
             links: Vec::new(),
             inputs: VecDeque::new(),
             data: Vec::new(),
@@ -696,12 +701,14 @@ impl Session {
             let mut target = self.pending.swap_remove(place);
             target.continues(&source);
             self.open.push(target);
+            self.left.push(source);
         }
     }
 
     async fn moved(&mut self, scheme: Scheme) -> Result<(), End> {
         self.shell.report(What::Moved(scheme))?;
         self.destination = None;
+        self.left.clear();
         if scheme == Scheme::SemiSeamless {
             self.open.append(&mut self.pending);
         }
