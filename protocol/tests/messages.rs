@@ -1,9 +1,13 @@
 //! Messages against bytes that were not made by this crate, and what holds for all of them.
 #![cfg(feature = "alloc")]
 
+use std::collections::BTreeSet;
+
+use arbitrary::{Arbitrary, Unstructured};
 use proptest::prelude::*;
 use spice_migration::{
-    ChannelType, ClientMessage, DecodeError, Destination, EncodeError, Fault, List, ListItem, ServerMessage, Text,
+    ChannelType, ClientMessage, Data, DecodeError, Destination, EncodeError, Fault, List, ListItem, ServerMessage,
+    Text,
     caps::{Capability, CapabilityWords, CommonCapability, MainCapability},
     frame::{self, Deframer, Header, HeaderKind},
     limits,
@@ -326,8 +330,7 @@ fn a_body_beyond_the_limit_is_not_encoded() {
     // Never written to, so the memory is not really taken.
     let most = usize::try_from(limits::MAX_BODY).unwrap();
     let large = vec![0; most + 1];
-    let message =
-        |length| ServerMessage::AgentData(server::AgentData { data: spice_migration::Data(&large[..length]) });
+    let message = |length| ServerMessage::AgentData(server::AgentData { data: Data(&large[..length]) });
     assert_eq!(message(most).encode(&mut []), Err(EncodeError::BufferTooSmall { needed: most }));
     assert_eq!(message(most + 1).encode(&mut []), Err(EncodeError::TooLong));
     let framed = frame::encode(HeaderKind::Mini, 1, &message(most), &mut []);
@@ -355,6 +358,44 @@ fn a_header_that_announces_too_much_ends_the_stream() {
     deframer.push(&[1, 0, 11, 0, 0, 0]);
     assert_eq!(deframer.next_frame().unwrap_err().size, 11);
     assert_eq!(deframer.next_frame().unwrap_err().limit, 10, "it stays refused");
+}
+
+#[test]
+fn texts_data_and_lists_give_and_show_what_they_hold() {
+    let text = Text::new(b"caf\xc3\xa9 \"x\"").unwrap();
+    assert_eq!((text.to_str(), text.as_ref()), (Ok("café \"x\""), text.as_bytes()));
+    assert_eq!(format!("{text:?}"), r#""caf\xc3\xa9 \"x\"""#);
+    assert!(Text::new(b"caf\xe9").unwrap().to_str().is_err(), "Latin-1");
+
+    assert_eq!(Data(b"ab").as_ref(), b"ab");
+    let shown = |bytes: &[u8]| format!("{:?}", Data(bytes));
+    assert_eq!((shown(b""), shown(b"\x07\xff")), ("0 bytes".into(), "2 bytes: 07ff".into()));
+    assert_eq!(shown(&[7; 24]), format!("24 bytes: {}", "07".repeat(24)));
+    assert_eq!(shown(&[7; 25]), format!("25 bytes: {}…", "07".repeat(24)));
+
+    let items = [ChannelId { channel_type: ChannelType::MAIN, id: 7 }; 2].map(ListItem::to_wire);
+    let list = List::<ChannelId>::new(&items);
+    assert_eq!((list.len(), list.is_empty()), (2, false));
+    assert_eq!(format!("{list:?}"), format!("{:?}", list.iter().collect::<Vec<_>>()));
+    let empty = List::<ChannelId>::new(&[]);
+    assert_eq!((empty.len(), empty.is_empty()), (0, true));
+}
+
+#[test]
+fn arbitrary_messages_differ_in_what_no_slot_shows() {
+    let choices: Vec<_> = (0..=u8::MAX).map(|choice| [choice; 300]).collect();
+    let terminated =
+        choices.iter().map(|choices| match ServerMessage::arbitrary_of(7, &mut Unstructured::new(choices)).unwrap() {
+            ServerMessage::Notify(notify) => notify.terminated,
+            other => panic!("{other:?}"),
+        });
+    assert_eq!(terminated.collect::<BTreeSet<_>>().len(), 2);
+    let words = choices.iter().map(|choices| {
+        let message = LinkMessage::arbitrary(&mut Unstructured::new(choices)).unwrap();
+        (message.capabilities.common.as_wire(), message.capabilities.channel.as_wire())
+    });
+    let (common, channel): (BTreeSet<_>, BTreeSet<_>) = words.unzip();
+    assert!(common.len() > 2 && channel.len() > 2);
 }
 
 fn header_kind() -> impl Strategy<Value = HeaderKind> {

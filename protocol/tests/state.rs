@@ -1,12 +1,14 @@
 //! Migration data against bytes written down by hand, and what a target must not believe.
 
+use std::collections::BTreeSet;
+
 use arbitrary::Unstructured;
 use proptest::prelude::*;
 use spice_migration::{
     ChannelType, Data, Fault, List, ListItem,
     state::{
-        AgentToClient, CharDevice, Display, JpegWanCompression, LossySurface, Main, PendingWrite, Rectangle, Smartcard,
-        SpiceVmc, State, Surfaces,
+        AgentToClient, CharDevice, Display, JpegWanCompression, LosslessSurface, LossySurface, Main, PendingWrite,
+        Rectangle, Smartcard, SpiceVmc, State, Surfaces,
     },
 };
 
@@ -247,4 +249,61 @@ fn a_cut_header_says_whether_the_magic_or_the_version_is_cut() {
     assert_eq!(field(b"IC"), ("magic", 0, Fault::Truncated));
     assert_eq!(field(b"ICMD\x01"), ("version", 4, Fault::Truncated));
     assert_eq!(field(b"ICMD\x01\0\0\0\0"), ("motion_count", 8, Fault::Truncated));
+}
+
+#[test]
+fn a_cut_agents_message_says_which_of_its_fields_is_cut() {
+    let bytes = encoded(&State::Main(Main::default()));
+    let field = |length: usize| {
+        let error = State::decode(ChannelType::MAIN, &bytes[..length]).unwrap_err();
+        (error.field, error.offset, error.fault)
+    };
+    assert_eq!(field(33), ("client_agent_started", 33, Fault::Truncated));
+    assert_eq!(field(34), ("chunk_header_size", 34, Fault::Truncated));
+    assert_eq!(field(46), ("message_header_done", 46, Fault::Truncated));
+    assert_eq!(field(60), ("client_message_remaining", 60, Fault::Truncated));
+}
+
+#[test]
+fn a_lossless_surface_list_has_nothing_but_ids() {
+    let ids = [7, 0x0102].map(|id| LosslessSurface { id }.to_wire());
+    assert_eq!(ids, [[7, 0, 0, 0], [2, 1, 0, 0]]);
+    let surfaces = Surfaces { count: 2, entries: Data(ids.as_flattened()) };
+    let list = surfaces.lossless().unwrap();
+    assert_eq!(list.iter().collect::<Vec<_>>(), [LosslessSurface { id: 7 }, LosslessSurface { id: 0x0102 }]);
+}
+
+#[test]
+fn arbitrary_data_differs_in_every_kind_of_field() {
+    fn values<T: Ord>(channel: ChannelType, part: impl Fn(State<'_>) -> T) -> usize {
+        let value = |choice| part(State::arbitrary_of(channel, &mut Unstructured::new(&[choice; 300])).unwrap());
+        (0..=u8::MAX).map(value).collect::<BTreeSet<_>>().len()
+    }
+    let smartcard = |part: fn(Smartcard<'_>) -> usize| {
+        values(ChannelType::SMARTCARD, |state| match state {
+            State::Smartcard(card) => part(card),
+            other => panic!("{other:?}"),
+        })
+    };
+    assert_eq!(smartcard(|card| usize::try_from(card.version).unwrap()), 2);
+    assert_eq!(smartcard(|card| usize::try_from(card.device.version).unwrap()), 2);
+    assert_eq!(smartcard(|card| usize::from(card.reader_added)), 2);
+    assert_eq!(smartcard(|card| usize::try_from(card.device.pending.num_client_tokens).unwrap()), 256);
+    assert_eq!(smartcard(|card| card.device.pending.data.0.len()), 65);
+    assert_eq!(smartcard(|card| card.read.0.len()), 65);
+    let agent = |part: fn(AgentToClient<'_>) -> usize| {
+        values(ChannelType::MAIN, |state| match state {
+            State::Main(main) => part(main.agent_to_client),
+            other => panic!("{other:?}"),
+        })
+    };
+    assert_eq!(agent(|agent| usize::try_from(agent.chunk_header_size).unwrap()), 9);
+    assert_eq!(agent(|agent| usize::from(agent.filter_result)), 4);
+    assert_eq!(agent(|agent| usize::from(agent.message_header_done)), 2);
+    assert!(agent(|agent| agent.message_header.0.len()) > 2);
+    let surfaces = values(ChannelType::DISPLAY, |state| match state {
+        State::Display(display) => (display.surfaces.count, display.surfaces.entries.0.to_vec()),
+        other => panic!("{other:?}"),
+    });
+    assert!(surfaces > 2);
 }

@@ -23,6 +23,7 @@ pub(crate) fn check<D: Direction>(id: u16) {
     let row = D::TABLE.iter().find(|row| row.id == id).expect("the test was made from the row");
     let mut fields = Vec::new();
     row.for_each_field(|field| fields.push(field));
+    choices_reach_every_field::<D>(row, &fields);
     proptest!(|(
         choices in prop::collection::vec(any::<u8>(), 0..300),
         noise in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
@@ -39,6 +40,26 @@ pub(crate) fn check<D: Direction>(id: u16) {
         trailing_bytes_are_refused::<D>(row, &fields, &body)?;
         encode_after_decode_is_the_identity::<D>(row, &fields, &body, &noise)?;
     });
+}
+
+/// Whoever chooses the bytes of an arbitrary message, such as a fuzzer, can change each of its fields.
+fn choices_reach_every_field<D: Direction>(row: &Row, fields: &[FieldLayout]) {
+    let body = |choice: u8| {
+        let choices = [choice; 300];
+        let message = D::arbitrary_of(row.id, &mut Unstructured::new(&choices)).unwrap();
+        let mut body = vec![0xaa; message.encoded_len()];
+        message.encode(&mut body).unwrap();
+        body
+    };
+    let bodies: Vec<_> = (0..=u8::MAX).map(body).collect();
+    for field in fields {
+        let slot = |body: &[u8]| body[field.offset..][..field.size].to_vec();
+        let differ = |one: &[u8], other: &[u8]| match field.size {
+            0 => one.len() != other.len(),
+            _ => slot(one) != slot(other),
+        };
+        assert!(bodies.iter().any(|body| differ(body, &bodies[0])), "{} is always the same", field.name);
+    }
 }
 
 fn truncations_are_refused<D: Direction>(row: &Row, fields: &[FieldLayout], body: &[u8]) -> Result<(), TestCaseError> {
