@@ -274,6 +274,16 @@ fn a_lossless_surface_list_has_nothing_but_ids() {
 }
 
 #[test]
+fn a_lossless_surface_list_is_none_for_a_target_that_compresses_with_loss() {
+    let ids = [7, 8].map(|id| LosslessSurface { id }.to_wire());
+    let surfaces = Surfaces { count: 2, entries: Data(ids.as_flattened()) };
+    let bytes = encoded(&State::Display(Display { surfaces, ..Display::default() }));
+    let fault = |compression| State::for_target(ChannelType::DISPLAY, compression, &bytes).map_err(|error| error.fault);
+    assert!(fault(JpegWanCompression::Never).is_ok());
+    assert_eq!(fault(JpegWanCompression::Always), Err(Fault::OutOfBounds));
+}
+
+#[test]
 fn arbitrary_data_differs_in_every_kind_of_field() {
     fn values<T: Ord>(channel: ChannelType, part: impl Fn(State<'_>) -> T) -> usize {
         let value = |choice| part(State::arbitrary_of(channel, &mut Unstructured::new(&[choice; 300])).unwrap());
