@@ -70,6 +70,6 @@ fuzz seconds="60":
 coverage:
     fuzz/cover
 
-# Mutants of the protocol crate that no test notices (needs cargo-mutants).
-mutants:
-    PROPTEST_CASES=64 cargo mutants -p spice-migration -j2
+# Mutants of the protocol crate that no test notices, of all its files or of some groups of them (needs cargo-mutants and jq).
+mutants *groups:
+    protocol/mutants {{groups}}
