@@ -187,6 +187,7 @@ fn link_headers_and_bodies_check_magic_sizes_counts_and_offsets() {
     let mut wrong = header;
     wrong[3] = b'X';
     assert_eq!(LinkHeader::decode(&wrong).unwrap_err().fault, Fault::WrongMagic);
+    assert_eq!(LinkHeader::decode(&LinkHeader::new(4096).encode()), Ok(LinkHeader::new(4096)));
     assert_eq!(
         LinkHeader::decode(&LinkHeader::new(4097).encode()).unwrap_err().to_string(),
         "SpiceLinkHeader: size at byte 12: it exceeds the limit"

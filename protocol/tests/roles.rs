@@ -1782,3 +1782,178 @@ mod in_any_order {
         }
     }
 }
+
+/// What the roles make of the messages on the wire.
+mod messages {
+    use super::*;
+    use spice_migration::message::{client, server};
+    use spice_migration::{ClientMessage, Data, Destination, ServerMessage, Text};
+
+    fn destination() -> Destination<'static> {
+        Destination { port: 1, tls_port: 2, host: Text::new(b"target").unwrap(), cert_subject: None }
+    }
+
+    const DATA: Data<'static> = Data(b"data");
+
+    #[test]
+    fn what_a_source_says_is_read_from_its_messages() {
+        for (message, read) in [
+            (ServerMessage::MigrateBegin(server::MigrateBegin { destination: destination() }), FromSource::Begin),
+            (
+                ServerMessage::MigrateBeginSeamless(server::MigrateBeginSeamless {
+                    destination: destination(),
+                    src_mig_version: 7,
+                }),
+                FromSource::BeginSeamless { version: 7 },
+            ),
+            (ServerMessage::MigrateCancel, FromSource::Cancel),
+            (ServerMessage::MigrateEnd, FromSource::End),
+            (
+                ServerMessage::MigrateSwitchHost(server::MigrateSwitchHost { destination: destination() }),
+                FromSource::SwitchHost,
+            ),
+            (ServerMessage::Migrate(server::Migrate { flags: BOTH }), FromSource::Migrate(BOTH)),
+            (ServerMessage::MigrateData(server::MigrateData { data: DATA }), FromSource::MigrateData),
+        ] {
+            assert_eq!((FromSource::of(&message), FromTarget::of(&message)), (Some(read), None));
+        }
+    }
+
+    #[test]
+    fn what_a_target_says_is_read_from_its_messages() {
+        let init = ServerMessage::decode(ChannelType::MAIN, 103, &[0; 32]).unwrap();
+        for (message, read) in [
+            (ServerMessage::MigrateDstSeamlessAck, FromTarget::Ack),
+            (ServerMessage::MigrateDstSeamlessNack, FromTarget::Nack),
+            (init, FromTarget::Init),
+        ] {
+            assert_eq!((FromTarget::of(&message), FromSource::of(&message)), (Some(read), None));
+        }
+    }
+
+    #[test]
+    fn what_a_client_says_to_its_source_is_written_and_read() {
+        for (said, message) in [
+            (ToSource::Connected, ClientMessage::MigrateConnected),
+            (ToSource::ConnectedSeamless, ClientMessage::MigrateConnectedSeamless),
+            (ToSource::ConnectError, ClientMessage::MigrateConnectError),
+            (ToSource::FlushMark, ClientMessage::MigrateFlushMark),
+        ] {
+            assert_eq!((said.message(), ToSource::of(&message), ToTarget::of(&message)), (message, Some(said), None));
+        }
+    }
+
+    #[test]
+    fn what_a_client_says_to_its_target_is_read_from_its_messages() {
+        for (message, read) in [
+            (
+                ClientMessage::MigrateDstDoSeamless(client::MigrateDstDoSeamless { src_version: 7 }),
+                ToTarget::DoSeamless { version: 7 },
+            ),
+            (ClientMessage::MigrateEnd, ToTarget::End),
+            (ClientMessage::MigrateData(client::MigrateData { data: DATA }), ToTarget::MigrateData),
+        ] {
+            assert_eq!((ToTarget::of(&message), ToSource::of(&message)), (Some(read), None));
+        }
+    }
+
+    #[test]
+    fn a_violation_says_what_and_against_which_requirement() {
+        let mut server = TargetServer::new(false);
+        let early = target_server::Input::Linked { client: 0, channel: INPUTS, migrating: true, support: FULL };
+        let violation = server.handle(Duration::ZERO, early).unwrap_err();
+        assert_eq!(violation.to_string(), "a channel before the main channel (L6)");
+    }
+}
+
+/// Connections that end at the source, in each phase of the client.
+mod closed_at_the_source {
+    use super::*;
+    use client::{Effect, Input};
+
+    const LOST: [Effect; 3] = [Effect::DropSource, Effect::DropTarget, Effect::SessionLost];
+
+    fn source(channel: ChannelId, message: FromSource) -> Input {
+        Input::FromSource { channel, message }
+    }
+
+    #[test]
+    fn a_channel_of_a_session_is_gone_and_the_main_channel_ends_it() {
+        let mut client = Client::new(CHANNELS);
+        assert_eq!(at(&mut client, 0, Input::SourceClosed(INPUTS)), []);
+        at(&mut client, 0, source(MAIN, FromSource::Begin));
+        let others = Input::TargetLinked { channel: MAIN, seamless: false };
+        assert_eq!(at(&mut client, 0, others), [Effect::LinkTarget(CURSOR)]);
+        assert_eq!(at(&mut client, 0, Input::SourceClosed(MAIN)), LOST);
+        assert_eq!(at(&mut client, 0, Input::SourceClosed(CURSOR)), [], "it has left");
+        assert_eq!(at(&mut client, 0, Input::SourceClosed(MAIN)), []);
+    }
+
+    #[test]
+    fn a_channel_that_has_been_switched_has_nothing_to_lose_there() {
+        let mut client = clients::connected_seamlessly();
+        for channel in [CURSOR, MAIN] {
+            at(&mut client, 0, source(channel, FromSource::Migrate(MigrateFlags(0))));
+            assert_eq!(at(&mut client, 0, Input::SourceClosed(channel)), []);
+        }
+        let moved = [Effect::Switch(INPUTS), Effect::Moved(Scheme::Seamless)];
+        assert_eq!(at(&mut client, 0, source(INPUTS, FromSource::Migrate(MigrateFlags(0)))), moved);
+    }
+
+    #[test]
+    fn a_client_that_restarts_its_session_has_no_more_to_do_with_the_source() {
+        let mut client = Client::new([MAIN, INPUTS]);
+        at(&mut client, 0, source(MAIN, FromSource::Begin));
+        CHANNELS[..2].iter().for_each(|channel| {
+            at(&mut client, 0, Input::TargetLinked { channel: *channel, seamless: false });
+        });
+        at(&mut client, 0, source(MAIN, FromSource::End));
+        for channel in [INPUTS, MAIN] {
+            assert_eq!(at(&mut client, 0, Input::SourceClosed(channel)), []);
+        }
+        let moved = [Effect::Moved(Scheme::SemiSeamless)];
+        assert_eq!(at(&mut client, 0, Input::FromTarget(FromTarget::Init)), moved);
+    }
+
+    #[test]
+    fn a_channel_that_is_lost_while_the_target_is_linked_is_not_waited_for() {
+        let linked = |channel| Input::TargetLinked { channel, seamless: false };
+        let mut client = Client::new(CHANNELS);
+        at(&mut client, 0, source(MAIN, FromSource::Begin));
+        at(&mut client, 0, linked(MAIN));
+        assert_eq!(at(&mut client, 0, Input::SourceClosed(INPUTS)), [Effect::CloseTarget(INPUTS)]);
+        let mut last = client.clone();
+        let connected = Effect::ToSource { channel: MAIN, message: ToSource::Connected };
+        assert_eq!(at(&mut client, 0, linked(CURSOR)), [connected]);
+        assert_eq!(at(&mut last, 0, Input::SourceClosed(CURSOR)), [Effect::CloseTarget(CURSOR), connected]);
+    }
+}
+
+#[test]
+fn c4_a_client_that_has_lost_the_target_after_its_answer_cannot_follow_the_guest() {
+    use client::{Effect, Input};
+
+    let mut client = clients::connected_seamlessly();
+    assert_eq!(at(&mut client, 0, Input::TargetClosed(INPUTS)), [Effect::DropTarget]);
+    for message in [FromSource::End, FromSource::Migrate(BOTH)] {
+        let lost = [Effect::DropSource, Effect::DropTarget, Effect::SessionLost];
+        assert_eq!(at(&mut client.clone(), 0, Input::FromSource { channel: MAIN, message }), lost, "{message:?}");
+    }
+}
+
+#[test]
+fn c12_what_is_missing_to_connect_is_said() {
+    use client::NoRoute;
+
+    assert_eq!(NoRoute::NoPort.to_string(), "the destination has no port");
+    let no_tls = "the destination has no TLS port, and the session must not fall back to plaintext";
+    assert_eq!(NoRoute::NoTlsPort.to_string(), no_tls);
+}
+
+#[test]
+fn d2_a_server_advertises_seamless_when_its_host_can_hold_the_guest() {
+    let mut server = Server::new(true, false);
+    assert!(!server.advertises_seamless());
+    at(&mut server, 0, server::Input::CanHoldTheGuest);
+    assert!(server.advertises_seamless());
+}
