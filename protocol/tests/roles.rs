@@ -1957,3 +1957,34 @@ fn d2_a_server_advertises_seamless_when_its_host_can_hold_the_guest() {
     at(&mut server, 0, server::Input::CanHoldTheGuest);
     assert!(server.advertises_seamless());
 }
+
+#[test]
+fn s5_after_a_failure_a_client_that_had_connected_is_no_longer() {
+    use source_server::{Effect, Input};
+
+    let to_client = |message| Effect::Send { client: 0, channel: MAIN, message };
+    let mut server = source_servers::server(true, &[SEMI]);
+    at(&mut server, 0, Input::MigrateConnect);
+    at(&mut server, 0, Input::Message { client: 0, channel: MAIN, message: ToSource::Connected });
+    let failed = [to_client(FromSource::Cancel), Effect::EndComplete];
+    assert_eq!(at(&mut server, 1, Input::MigrateEnd { completed: false }), failed);
+    at(&mut server, 2, Input::MigrateInfo);
+    // Not asked again, and so not told END.
+    let ended = [to_client(FromSource::SwitchHost)];
+    assert_eq!(at(&mut server, 2, Input::MigrateEnd { completed: true }), ended);
+}
+
+#[test]
+fn s10_a_client_that_is_late_is_so_after_a_failure_too() {
+    use source_server::{Effect, Input};
+
+    let mut server = source_servers::server(true, &[FULL]);
+    at(&mut server, 0, Input::MigrateConnect);
+    at(&mut server, 10, Input::Deadline);
+    at(&mut server, 11, Input::MigrateEnd { completed: false });
+    at(&mut server, 12, Input::MigrateInfo);
+    assert_eq!(at(&mut server, 12, Input::MigrateConnect), [Effect::ConnectComplete], "it is not asked");
+    let cancel = Effect::Send { client: 0, channel: MAIN, message: FromSource::Cancel };
+    let late = Input::Message { client: 0, channel: MAIN, message: ToSource::Connected };
+    assert_eq!(at(&mut server, 13, late), [cancel]);
+}
