@@ -122,7 +122,16 @@ impl From<Unexpected> for Stop {
 
 impl From<crate::subject::StartError> for Stop {
     fn from(error: crate::subject::StartError) -> Self {
-        Self::Inconclusive(error.to_string())
+        use crate::subject::StartError::{NoControl, NoPassword, Unreachable};
+        match error {
+            NoControl | NoPassword => Self::NotApplicable(error.to_string()),
+            Unreachable { address } => Self::Blocked(Unexpected {
+                connection: address.to_string(),
+                expected: "a connection".to_owned(),
+                got: "nobody who listens".to_owned(),
+            }),
+            _ => Self::Inconclusive(error.to_string()),
+        }
     }
 }
 
@@ -222,7 +231,7 @@ pub struct Context {
     /// Whether the hosts allow seamless migration.
     pub(crate) seamless: bool,
     /// The password of the hosts; empty: they want none.
-    pub(crate) password: &'static str,
+    pub(crate) password: String,
     /// The sockets of the hosts.
     pub(crate) directory: tempfile::TempDir,
 }

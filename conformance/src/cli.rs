@@ -36,8 +36,8 @@ use crate::{
     registry::Registry,
     report::{Exit, Report, json, text},
     runner::Plan,
-    serve,
-    subject::{Subject, qemu::Qemu},
+    selfcheck, serve,
+    subject::{Subject, qemu::Qemu, server::Server},
 };
 
 /// How alike an unknown id and a known one must be for the known one to be suggested; 1 is equal.
@@ -54,6 +54,7 @@ pub fn main() -> ExitCode {
         Command::List(options) => list(&options),
         Command::Explain { id } => explain(&id),
         Command::Serve(options) => serve(&options),
+        Command::Selfcheck(options) => selfcheck(&options),
     };
     let exit = done.unwrap_or_else(|refusal| {
         eprintln!("error: {}", refusal.message);
@@ -82,6 +83,9 @@ enum Command {
         /// The id of a case, as `list` shows it, or of a requirement, such as L1.1
         id: String,
     },
+    /// Runs the cases against the reference hosts with each of their defects, and tells which cases catch it
+    #[command(after_help = SELFCHECK_EXIT_CODES)]
+    Selfcheck(SelfcheckOptions),
     /// Runs the reference hosts as standing servers, with commands on the standard input
     #[command(after_help = serve_help())]
     Serve(ServeOptions),
@@ -115,8 +119,14 @@ struct RunOptions {
         default_missing_value = "qemu-system-x86_64"
     )]
     qemu: Option<PathBuf>,
+    /// Runs against one server that runs already, without control of its host: the cases about migration are then not applicable
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "qemu")]
+    server: Option<String>,
+    /// The password that the server demands
+    #[arg(long, value_name = "PASSWORD", requires = "server")]
+    password: Option<String>,
     /// Switches one defect of the embedded hosts on
-    #[arg(long, value_name = "NAME", value_parser = defect, conflicts_with = "qemu", hide = true)]
+    #[arg(long, value_name = "NAME", value_parser = defect, conflicts_with_all = ["qemu", "server"], hide = true)]
     defect: Option<Defect>,
     /// Printed and reported, to repeat a run by; no case makes random choices yet
     #[arg(long, value_name = "N")]
@@ -134,6 +144,18 @@ struct RunOptions {
     /// Writes a report for programs, too; may be given several times
     #[arg(long, value_name = "json=FILE", value_parser = report_path)]
     report: Vec<PathBuf>,
+}
+
+const SELFCHECK_EXIT_CODES: &str = "\
+Exit codes:
+  0    the clean hosts pass every case, and each defect is caught by a case of its requirement
+  1    otherwise";
+
+#[derive(Args)]
+struct SelfcheckOptions {
+    /// How many defects are tried at the same time
+    #[arg(long, value_name = "N", default_value = "6")]
+    jobs: NonZeroUsize,
 }
 
 #[derive(Args)]
@@ -273,6 +295,7 @@ fn run(options: &RunOptions) -> Result<Exit, Refusal> {
         };
         let expected = expectations(options, &peer)?;
         let expectations = expected.as_ref().map(|(_, expectations)| expectations.clone()).unwrap_or_default();
+        let jobs = if subject.is_started_afresh() { jobs } else { NonZeroUsize::MIN };
         let plan = Plan { cases, subject, jobs, fail_fast: options.fail_fast, expectations };
         let file = expected.as_ref().map(|(file, _)| file.as_str());
         let mut live = text::Live::new(&peer, seed, &plan, file);
@@ -295,6 +318,33 @@ fn list(options: &ListOptions) -> Result<Exit, Refusal> {
         Format::Json => json::list(&cases),
     });
     Ok(Exit::AsExpected)
+}
+
+fn selfcheck(options: &SelfcheckOptions) -> Result<Exit, Refusal> {
+    let (wrong, rows) = tokio::runtime::Runtime::new()?.block_on(async {
+        let wrong = selfcheck::clean(options.jobs).await;
+        let rows = selfcheck::matrix(
+            options.jobs.get(),
+            |_, _| false,
+            |row| {
+                let caught = row.judging.values().filter(|failed| **failed).count();
+                let verdict = if row.is_caught() { "caught" } else { "SURVIVED" };
+                let (defect, requirement) = (row.defect.name(), row.defect.requirement());
+                text::print(&format!(
+                    "{verdict:9} {defect:40} {requirement:6} by {caught} of {} cases\n",
+                    row.judging.len()
+                ));
+            },
+        );
+        (wrong, rows.await)
+    });
+    for (case, reason) in &wrong {
+        text::print(&format!("WRONG     {case} does not pass without a defect: {reason}\n"));
+    }
+    let caught = rows.iter().filter(|row| row.is_caught()).count();
+    let (all, percent) = (rows.len(), caught * 100 / rows.len().max(1));
+    text::print(&format!("\n{caught} of {all} defects caught, {percent} %\n"));
+    Ok(if wrong.is_empty() && caught == all { Exit::AsExpected } else { Exit::Unexpected })
 }
 
 fn serve(options: &ServeOptions) -> Result<Exit, Refusal> {
@@ -372,13 +422,22 @@ fn explain(id: &str) -> Result<Exit, Refusal> {
 /// Makes sure that the peer can be tested at all.
 async fn reach(options: &RunOptions) -> Result<(Subject, Survey), Refusal> {
     let refusal = |message: String| Refusal { exit: Exit::PeerUnreachable, message };
-    let (subject, surveyed) = match &options.qemu {
-        Some(binary) => {
+    let (subject, surveyed) = match (&options.qemu, &options.server) {
+        (Some(binary), _) => {
             let subject = Subject::Qemu(Qemu::probe(binary).await.map_err(|error| refusal(error.to_string()))?);
             (subject.clone(), subject)
         }
+        (None, Some(server)) => {
+            let resolved = tokio::net::lookup_host(server).await.map(|mut addresses| addresses.next());
+            let Ok(Some(address)) = resolved else {
+                let message = format!("--server {server}: no such address; it is HOST:PORT");
+                return Err(Refusal { exit: Exit::Usage, message });
+            };
+            let subject = Subject::Server(Server { address, password: options.password.clone() });
+            (subject.clone(), subject)
+        }
         // The embedded hosts are there; a defect that keeps clients out is for the cases to find.
-        None => (Subject::Embedded(options.defect), Subject::Embedded(None)),
+        (None, None) => (Subject::Embedded(options.defect), Subject::Embedded(None)),
     };
     let mut context = Context::new(surveyed)?;
     let survey = context.survey().await;
@@ -405,7 +464,11 @@ fn expectations(options: &RunOptions, peer: &Survey) -> Result<Option<(String, E
         }
         None => None,
     };
-    Ok(found.map(|(name, expectations)| (name, expectations.for_version(&peer.version))))
+    Ok(found.map(|(name, expectations)| match peer.kind {
+        // Which version it is only its user knows, who chose the file.
+        "server" => (name, expectations),
+        _ => (name, expectations.for_version(&peer.version)),
+    }))
 }
 
 /// Completes on Ctrl-C, when the process is told to end, and when its terminal goes away.

@@ -19,9 +19,6 @@ use crate::{
     trace::{Finding, Trace},
 };
 
-/// The password of hosts that have one.
-pub const PASSWORD: &str = "secret";
-
 /// A host of the case, in the order in which they are started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -38,7 +35,7 @@ pub enum Place {
 pub struct Setup {
     /// Whether they allow seamless migration.
     pub seamless: bool,
-    /// Whether they demand [`PASSWORD`].
+    /// Whether they demand a [password](Subject::password).
     pub password: bool,
 }
 
@@ -64,7 +61,7 @@ impl Context {
             migrations: Vec::new(),
             served: false,
             seamless: false,
-            password: "",
+            password: String::new(),
             directory: tempfile::Builder::new().prefix("spice-").tempdir()?,
         })
     }
@@ -78,7 +75,7 @@ impl Context {
     /// A client that can do everything and knows the hosts' password.
     #[must_use]
     pub fn client(&self) -> Client {
-        Client::new(self.patience(), self.trace.clone()).with_password(self.password)
+        Client::new(self.patience(), self.trace.clone()).with_password(&self.password)
     }
 
     /// Starts a source alone.
@@ -94,6 +91,9 @@ impl Context {
     /// # Errors
     /// When one does not start.
     pub async fn start_pair(&mut self, setup: Setup) -> Result<(), StartError> {
+        if !self.subject.is_started_afresh() {
+            return Err(StartError::NoControl);
+        }
         self.start(Place::Source, setup).await?;
         self.start(Place::Target, setup).await
     }
@@ -104,12 +104,18 @@ impl Context {
     /// When it does not start.
     pub async fn start(&mut self, place: Place, setup: Setup) -> Result<(), StartError> {
         debug_assert_eq!(self.hosts.len(), place as usize, "hosts are started in order");
-        self.password = if setup.password { PASSWORD } else { "" };
+        let password = self.subject.password().map(str::to_owned);
+        if setup.password && password.is_none() {
+            return Err(StartError::NoPassword);
+        }
+        // A server that runs already has one or has none.
+        let password = password.filter(|_| setup.password || !self.subject.is_started_afresh());
+        self.password = password.clone().unwrap_or_default();
         self.seamless = setup.seamless;
         let options = HostOptions {
             name: place.name().to_owned(),
             seamless: setup.seamless,
-            password: setup.password.then(|| PASSWORD.to_owned()),
+            password,
             incoming: place != Place::Source,
         };
         let host = self.subject.start(self.directory.path(), &options, &self.trace).await?;
@@ -382,6 +388,9 @@ impl Context {
                 let name = format!("QEMU {} with spice-server", qemu.version());
                 ("qemu", name, host.spice_server_version().to_owned())
             }
+            (Subject::Server(server), _) => {
+                ("server", format!("the server at {}", server.address), "of unknown version".to_owned())
+            }
             _ => ("embedded", "embedded reference hosts".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
         };
         Ok(Survey { kind, name, version, capabilities })
@@ -481,7 +490,7 @@ pub const MAIN: ChannelId = ChannelId { channel_type: ChannelType::MAIN, id: 0 }
 /// What can be told of a subject before it is tested.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Survey {
-    /// `embedded` or `qemu`.
+    /// `embedded`, `qemu` or `server`.
     pub kind: &'static str,
     /// The software's name.
     pub name: String,

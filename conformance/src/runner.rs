@@ -124,11 +124,16 @@ fn tell_causes(results: &mut [CaseResult]) {
         })
         .collect();
     let mut deaths = HashMap::new();
+    let mut last_death = None;
     for result in results {
         let died = result.liveness.iter().find_map(|(_, liveness)| cause_of_death(liveness));
         if let Some(cause) = died {
             let first: &'static str = deaths.entry(cause).or_insert(&result.case.id);
             result.cause = (*first != result.case.id).then_some(first);
+            last_death = Some(result.case.id.as_ref());
+        } else if let (Err(Stop::Blocked(_)), true) = (&result.verdict, result.liveness.is_empty()) {
+            // It could not even begin: a server that was not started for it is gone.
+            result.cause = last_death;
         } else if let Err(Stop::Blocked(unexpected)) = &result.verdict {
             let cause = failures.iter().find(|(_, expected)| *expected == unexpected.expected);
             result.cause = cause.map(|(id, _)| *id);
@@ -236,7 +241,7 @@ impl CaseResult {
             Err(Stop::Blocked(unexpected)) => Some(unexpected.to_string()),
             Err(Stop::Inconclusive(reason) | Stop::NotApplicable(reason)) => Some(reason.clone()),
         };
-        let cause = self.cause.map(|case| format!("that is what {case} failed for"));
+        let cause = self.cause.map(|case| format!("the cause is that of {case}"));
         let reasons: Vec<String> = self.host_troubles().chain(finding).chain(cause).collect();
         (!reasons.is_empty()).then(|| reasons.join("; "))
     }

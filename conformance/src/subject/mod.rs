@@ -1,6 +1,7 @@
 //! The party under test: how its hosts are started, controlled and asked whether they still live.
 
 pub mod qemu;
+pub mod server;
 
 use std::{
     fmt,
@@ -17,6 +18,7 @@ use crate::{
     trace::Trace,
 };
 use qemu::{Qemu, QemuHost};
+use server::{Server, StandingHost};
 
 /// The kind of host under test.
 #[derive(Clone, Debug)]
@@ -25,6 +27,8 @@ pub enum Subject {
     Embedded(Option<Defect>),
     /// Real QEMU processes.
     Qemu(Qemu),
+    /// A server that runs already.
+    Server(Server),
 }
 
 impl Subject {
@@ -35,7 +39,7 @@ impl Subject {
             // Long enough for the suite's clients to answer in, on a machine that is busy with other cases.
             Self::Embedded(_) => Duration::from_secs(3),
             // spice-server's MIGRATE_TIMEOUT.
-            Self::Qemu(_) => Duration::from_secs(10),
+            Self::Qemu(_) | Self::Server(_) => Duration::from_secs(10),
         }
     }
 
@@ -45,8 +49,23 @@ impl Subject {
     pub const fn patience(&self) -> Duration {
         match self {
             Self::Embedded(_) => Duration::from_secs(4),
-            Self::Qemu(_) => Duration::from_secs(5),
+            Self::Qemu(_) | Self::Server(_) => Duration::from_secs(5),
         }
+    }
+
+    /// The password that a host of this kind demands when it is to demand one; `None` if it cannot be made to.
+    #[must_use]
+    pub fn password(&self) -> Option<&str> {
+        match self {
+            Self::Embedded(_) | Self::Qemu(_) => Some(PASSWORD),
+            Self::Server(server) => server.password.as_deref(),
+        }
+    }
+
+    /// Whether each case has hosts of its own. Otherwise only one can be run at a time.
+    #[must_use]
+    pub const fn is_started_afresh(&self) -> bool {
+        !matches!(self, Self::Server(_))
     }
 
     pub(crate) async fn start(
@@ -62,6 +81,8 @@ impl Subject {
                 EmbeddedHost::start(options, settings, trace).await.map(Host::Embedded)
             }
             Self::Qemu(qemu) => qemu.start(directory, options, trace).await.map(|host| Host::Qemu(Box::new(host))),
+            Self::Server(_) if options.incoming => Err(StartError::NoControl),
+            Self::Server(server) => server.reach(&options.name, self.patience()).await.map(Host::Standing),
         }
     }
 }
@@ -73,6 +94,8 @@ pub enum Host {
     Embedded(EmbeddedHost),
     /// A QEMU process.
     Qemu(Box<QemuHost>),
+    /// A server that runs already.
+    Standing(StandingHost),
 }
 
 /// Hands a call on to the host, whichever kind it is.
@@ -81,6 +104,7 @@ macro_rules! on_host {
         match $host {
             Host::Embedded($inner) => $call,
             Host::Qemu($inner) => $call,
+            Host::Standing($inner) => $call,
         }
     };
 }
@@ -259,9 +283,24 @@ pub enum Liveness {
     },
 }
 
+/// The password of hosts that are started with one.
+const PASSWORD: &str = "secret";
+
 /// A host could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The case needs hosts that are controlled.
+    #[error("it needs two hosts that can be made to migrate; a server alone cannot (--qemu starts two)")]
+    NoControl,
+    /// The case needs a password that the server demands.
+    #[error("it needs a server that demands a password (--password)")]
+    NoPassword,
+    /// The server is not there.
+    #[error("nobody listens at {address}; start the server, or name another address with --server")]
+    Unreachable {
+        /// Where.
+        address: SocketAddr,
+    },
     /// The program is not there; the message names it and the package that has it.
     #[error(
         "cannot run `{program}`: {reason}. It is in Debian's package `{package}` (apt-get install {package}), or name another binary with --qemu=BINARY"

@@ -1,0 +1,104 @@
+//! One server that runs already, and whose host is not controlled: it cannot be made to migrate.
+
+use std::{
+    io::ErrorKind,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use tokio::{net::TcpStream, time::timeout};
+
+use super::{ControlError, Destination, HostEvent, Liveness, StartError};
+
+/// Where it is, and what it wants to know of clients.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The password that it demands.
+    pub password: Option<String>,
+}
+
+/// The server as a host of a case.
+#[derive(Debug)]
+pub struct StandingHost {
+    name: String,
+    address: SocketAddr,
+}
+
+impl Server {
+    /// Makes sure that it is there.
+    pub(super) async fn reach(&self, name: &str, patience: Duration) -> Result<StandingHost, StartError> {
+        let host = StandingHost { name: name.to_owned(), address: self.address };
+        match host.liveness(patience).await {
+            Liveness::Alive => Ok(host),
+            _ => Err(StartError::Unreachable { address: self.address }),
+        }
+    }
+}
+
+impl StandingHost {
+    /// Its name in the trace.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn spice(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Whether it takes connections.
+    pub async fn liveness(&self, deadline: Duration) -> Liveness {
+        match timeout(deadline, TcpStream::connect(self.address)).await {
+            Ok(Ok(_)) => Liveness::Alive,
+            Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => {
+                let printed = "(nobody listens any more)".to_owned();
+                Liveness::Exited { code: None, signal: None, printed }
+            }
+            Ok(Err(error)) => Liveness::Unresponsive(error.to_string()),
+            Err(_) => Liveness::Unresponsive(format!("no connection within {deadline:?}")),
+        }
+    }
+
+    /// Not told where the platform does not tell, as of another's process.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        0
+    }
+
+    /// Nothing tells what its host does.
+    #[must_use]
+    pub fn seen(&self, _: HostEvent) -> bool {
+        false
+    }
+
+    pub(super) async fn migrate_info(&self, _: &Destination) -> Result<(), ControlError> {
+        self.refused("migrate_info")
+    }
+
+    pub(super) async fn migrate_to_nowhere(&self) -> Result<(), ControlError> {
+        self.refused("migrate")
+    }
+
+    pub(super) async fn throttle(&self) -> Result<(), ControlError> {
+        self.refused("throttle")
+    }
+
+    pub(super) async fn cancel(&self) -> Result<(), ControlError> {
+        self.refused("cancel")
+    }
+
+    pub(super) async fn wait_for(&self, _: HostEvent, _: Duration) -> Result<Instant, ControlError> {
+        self.refused("wait for an event")
+    }
+
+    pub(super) async fn stop(self) {}
+
+    fn refused<T>(&self, command: &'static str) -> Result<T, ControlError> {
+        let reason = "the server's host is not controlled".to_owned();
+        Err(ControlError { party: self.name.clone(), command, reason })
+    }
+}
