@@ -22,7 +22,7 @@ features:
             --test capabilities --test captures --test major1 --test messages --test state --test sub_messages || exit 1; \
     done
 
-# All tests. Those that need QEMU, tshark or a nightly toolchain say so where it is missing.
+# All tests. Those that need QEMU, spice-gtk, Xspice, tshark or a nightly toolchain say so where it is missing.
 test:
     cargo test --workspace
 
@@ -41,6 +41,15 @@ run:
 # The suite against two real QEMU processes.
 run-qemu:
     cargo run --release -p spice-conformance -- run --qemu
+
+# Whether each defect of the reference hosts is caught.
+selfcheck:
+    cargo run --release -p spice-conformance -- selfcheck
+
+# How long a guest stands still, and a thousand clients at once: the tables of benches/README.md.
+hand-over:
+    cargo run --release -p spice-conformance --example downtime -- benches/downtime.svg
+    ulimit -n 20000 && cargo run --release -p spice-conformance --example load -- 10 100 1000
 
 # Every state of the five roles: the table of designs, and the mistakes that must be noticed.
 model:
