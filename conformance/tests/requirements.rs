@@ -17,8 +17,6 @@ const AWAITED: &str = "
     L7.2
     L10
     L11
-    M5.1
-    M5.2
     P1
     P2
     P3

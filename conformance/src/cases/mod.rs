@@ -6,6 +6,7 @@
 mod cancel;
 mod link;
 mod main;
+mod malformed;
 mod message;
 mod seamless;
 mod semi_seamless;
@@ -29,6 +30,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
             switch_host::cases(),
             cancel::cases(),
             message::cases(),
+            malformed::cases(),
         ];
         groups.into_iter().flatten().collect()
     });

@@ -209,6 +209,22 @@ defects! {
     DiesOfIllegalMessages "dies-of-illegal-messages" "S11" gross;
     /// A client's last message kills the host when the connection ends behind it.
     DiesOfLastMessage "dies-of-last-message" "S11" gross;
+    /// A client's message with too short a body kills the host.
+    DiesOfShortMessages "dies-of-short-messages" "M5.1" gross;
+    /// A body is awaited however long its header says that it is.
+    OversizedBodyAwaited "oversized-body-awaited" "M5.2";
+    /// A client's message with too long a body kills the host.
+    DiesOfLongMessages "dies-of-long-messages" "M5.3" gross;
+    /// A connection that ends within a message kills the host.
+    DiesOfHalfMessages "dies-of-half-messages" "M5.4" gross;
+    /// A display channel that ends before DISPLAY_INIT kills the host, as it kills spice-server 0.15.1.
+    DiesOfDisplayWithoutInit "dies-of-display-without-init" "M5.4" gross;
+    /// A list of sub-messages that leads outside of its message kills the host.
+    DiesOfSubLists "dies-of-sub-lists" "M5.5" gross;
+    /// A client's serial that does not count on from the last one kills the host.
+    DiesOfSerials "dies-of-serials" "M5.6" gross;
+    /// A client's message in which every bit is set kills the host.
+    DiesOfValues "dies-of-values" "M5.7" gross;
 }
 
 impl fmt::Display for Defect {

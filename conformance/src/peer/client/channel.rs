@@ -107,6 +107,8 @@ enum Command {
         bytes: Vec<u8>,
         last: bool,
     },
+    /// Write these bytes as they are, and nothing by itself from then on.
+    SendBytes(Vec<u8>),
     /// Close the sending direction: the peer learns that nothing follows, and can still be read.
     Finish,
     Close,
@@ -158,7 +160,7 @@ impl Channel {
             channel_type: id.channel_type,
             headers,
             trace: trace.clone(),
-            watched,
+            watched: Some(watched),
             patience,
             events: sent_events,
             serial: 1,
@@ -205,6 +207,13 @@ impl Channel {
     pub fn send_last(&self, message: ClientMessage<'_>) {
         self.trace.record(&self.name, Direction::Sent, &format_args!("{message:?} (last)"));
         self.command(&message, true);
+    }
+
+    /// Sends bytes that need not be a message, as the last ones: from now on the channel answers nothing by itself either, and
+    /// nobody watches any more whether the conversation conforms.
+    pub fn send_bytes(&self, what: &str, bytes: Vec<u8>) {
+        self.trace.record(&self.name, Direction::Sent, &what);
+        let _ = self.commands.send(Command::SendBytes(bytes));
     }
 
     fn command(&self, message: &impl Message, last: bool) {
@@ -354,7 +363,8 @@ struct Pump {
     channel_type: ChannelType,
     headers: HeaderKind,
     trace: Trace,
-    watched: Watched,
+    /// `None` once it is no conversation any more.
+    watched: Option<Watched>,
     patience: Duration,
     events: mpsc::UnboundedSender<Event>,
     /// Of the next message sent.
@@ -378,6 +388,13 @@ impl Pump {
                     Some(Command::Send { mut bytes, last }) => {
                         self.quiet |= last;
                         if let Err(closed) = self.write(&mut writer, &mut bytes).await {
+                            break closed;
+                        }
+                    }
+                    Some(Command::SendBytes(bytes)) => {
+                        self.quiet = true;
+                        self.watched = None;
+                        if let Err(closed) = self.write_bytes(&mut writer, &bytes).await {
                             break closed;
                         }
                     }
@@ -426,8 +443,8 @@ impl Pump {
                 }
             }
         };
-        if matches!(closed, Closed::Clean | Closed::Reset) {
-            self.watched.server_ended();
+        if let (Closed::Clean | Closed::Reset, Some(watched)) = (closed, &mut self.watched) {
+            watched.server_ended();
         }
         self.trace.event(&self.name, &closed);
         let _ = self.events.send(Event::Closed(closed));
@@ -436,12 +453,14 @@ impl Pump {
     /// Records a message, adds what a client answers by itself, and keeps what matters of it.
     fn receive(&mut self, frame: frame::Frame<'_>, answers: &mut Vec<Vec<u8>>) -> Received {
         let Header { serial, id, .. } = frame.header;
-        self.watched.message(observer::Received {
-            from: Side::Server,
-            serial: (self.headers == HeaderKind::Full).then_some(serial),
-            id,
-            body: frame.body,
-        });
+        if let Some(watched) = &self.watched {
+            watched.message(observer::Received {
+                from: Side::Server,
+                serial: (self.headers == HeaderKind::Full).then_some(serial),
+                id,
+                body: frame.body,
+            });
+        }
         let message = ServerMessage::decode(self.channel_type, id, frame.body);
         let body = match &message {
             Ok(ServerMessage::Unknown { .. }) => {
@@ -495,8 +514,10 @@ impl Pump {
         if let (HeaderKind::Full, Some(serial)) = (self.headers, bytes.first_chunk_mut()) {
             *serial = self.serial.to_le_bytes();
         }
-        if let Some(Header { serial, id, .. }) = Header::decode(self.headers, bytes, self.serial) {
-            self.watched.message(observer::Received {
+        if let (Some(watched), Some(Header { serial, id, .. })) =
+            (&self.watched, Header::decode(self.headers, bytes, self.serial))
+        {
+            watched.message(observer::Received {
                 from: Side::Client,
                 serial: (self.headers == HeaderKind::Full).then_some(serial),
                 id,
@@ -504,6 +525,10 @@ impl Pump {
             });
         }
         self.serial += 1;
+        self.write_bytes(writer, bytes).await
+    }
+
+    async fn write_bytes(&self, writer: &mut OwnedWriteHalf, bytes: &[u8]) -> Result<(), Closed> {
         match timeout(self.patience, writer.write_all(bytes)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(Closed::Reset),

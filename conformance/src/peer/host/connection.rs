@@ -86,7 +86,7 @@ async fn serve(stream: TcpStream, with_tls: bool, connection: u64, server: &Serv
     if let Ok(Some(link)) = linked {
         let header = link.header;
         if inputs.send(Input::Link(link)).await.is_ok() {
-            exchange(&mut stream, header, connection, &mut queue, inputs).await;
+            exchange(&mut stream, header, connection, &mut queue, server).await;
             // The host has ended if nobody takes this. Otherwise the queue ends behind the last answers, which a client that
             // has only closed its own direction still reads.
             let _ = inputs.send(Input::Closed { connection }).await;
@@ -127,9 +127,12 @@ async fn exchange(
     header: HeaderKind,
     connection: u64,
     queue: &mut mpsc::Receiver<Vec<u8>>,
-    inputs: &mpsc::Sender<Input>,
+    Server { inputs, settings, .. }: &Server,
 ) {
-    let mut deframer = Deframer::new(header).with_limit(MAX_CLIENT_BODY);
+    let has = |defect| settings.defect == Some(defect);
+    let limit = if has(Defect::OversizedBodyAwaited) { u32::MAX } else { MAX_CLIENT_BODY };
+    let mut deframer = Deframer::new(header).with_limit(limit);
+    let mut serial = 0;
     let mut buffer = vec![0; READ_LEN];
     loop {
         tokio::select! {
@@ -142,11 +145,28 @@ async fn exchange(
                 }
             }
             read = stream.read(&mut buffer) => {
-                let Ok(length @ 1..) = read else { return };
+                let Ok(length @ 1..) = read else {
+                    if deframer.pending() > 0 && has(Defect::DiesOfHalfMessages) {
+                        let _ = inputs.send(Input::Killed("half a message")).await;
+                    }
+                    return;
+                };
                 deframer.push(&buffer[..length]);
                 loop {
                     let Ok(frame) = deframer.next_frame() else { return };
                     let Some(frame) = frame else { break };
+                    serial += 1;
+                    if frame.sub_messages().is_err() && has(Defect::DiesOfSubLists) {
+                        let _ = inputs.send(Input::Killed("a list of sub-messages")).await;
+                    }
+                    if matches!(frame.body, [u8::MAX, rest @ ..] if rest.iter().all(|byte| *byte == u8::MAX))
+                        && has(Defect::DiesOfValues)
+                    {
+                        let _ = inputs.send(Input::Killed("a value")).await;
+                    }
+                    if frame.header.serial != serial && has(Defect::DiesOfSerials) {
+                        let _ = inputs.send(Input::Killed("a serial")).await;
+                    }
                     let message = Input::Message { connection, id: frame.header.id, body: frame.body.to_vec() };
                     if inputs.send(message).await.is_err() {
                         return;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use spice_migration::{
-    ChannelType, ClientMessage, Data, ServerMessage,
+    ChannelType, ClientMessage, Data, Fault, ServerMessage,
     caps::MainCapability,
     frame::HeaderKind,
     link::LinkError,
@@ -113,6 +113,13 @@ impl Task {
         if spoke && self.has(Defect::DiesOfLastMessage) {
             self.died = Some("a client's last message".to_owned());
         }
+        let unstarted = self.find(connection).is_some_and(|(owner, position)| {
+            let channel = &self.clients[owner].channels[position];
+            channel.id.channel_type == ChannelType::DISPLAY && !channel.initialised
+        });
+        if unstarted && self.has(Defect::DiesOfDisplayWithoutInit) {
+            self.died = Some("a display channel without DISPLAY_INIT".to_owned());
+        }
         self.remove(connection);
     }
 
@@ -169,7 +176,13 @@ impl Task {
         channel.spoke = true;
         let channel = channel.id;
         let accepted = match ClientMessage::decode(channel.channel_type, id, body) {
-            Err(error) => Err(error.to_string()),
+            Err(error) => {
+                let long = error.fault == Fault::TrailingBytes;
+                if self.has(if long { Defect::DiesOfLongMessages } else { Defect::DiesOfShortMessages }) {
+                    self.died = Some(error.to_string());
+                }
+                Err(error.to_string())
+            }
             Ok(message) => match (ToSource::of(&message), ToTarget::of(&message)) {
                 (Some(said), _) => self.hear_as_source(client, channel, said, &message),
                 (None, Some(said)) => self.hear_as_target(client, channel, said, &message),
@@ -281,10 +294,19 @@ impl Task {
                     }
                     _ => {}
                 }
-                if channel_has(channel_type, *message) || ignores_all {
-                    Ok(())
-                } else {
-                    Err(format!("message {message}, which is none (M4)"))
+                match body_len(channel_type, *message) {
+                    Some((least, most)) => {
+                        let (short, long) = (body.0.len() < least, body.0.len() > most);
+                        if short && self.has(Defect::DiesOfShortMessages)
+                            || long && self.has(Defect::DiesOfLongMessages)
+                        {
+                            self.died = Some(format!("the length of message {message}"));
+                        }
+                        // What is behind a message is passed over, as by spice-server.
+                        if short { Err(format!("message {message} is too short (M5.1)")) } else { Ok(()) }
+                    }
+                    None if ignores_all => Ok(()),
+                    None => Err(format!("message {message}, which is none (M4)")),
                 }
             }
             // After MIGRATE, nothing is answered.
@@ -621,11 +643,23 @@ fn new_session() -> u32 {
     LAST.get_or_init(first).fetch_add(1, Ordering::Relaxed).max(1)
 }
 
-/// Whether a client can send such a message, beside those that concern migration.
-fn channel_has(channel_type: ChannelType, id: u16) -> bool {
-    match channel_type {
-        ChannelType::DISPLAY => (101..=105).contains(&id),
-        ChannelType::INPUTS => (101..=104).contains(&id) || (111..=114).contains(&id),
-        _ => false,
-    }
+/// The least and the greatest length of a message that a client can send, beside those that concern migration; `None`: there is no such.
+const fn body_len(channel_type: ChannelType, id: u16) -> Option<(usize, usize)> {
+    Some(match (channel_type, id) {
+        (ChannelType::DISPLAY, DISPLAY_INIT) => (14, 14),
+        // STREAM_REPORT, PREFERRED_COMPRESSION, GL_DRAW_DONE, and PREFERRED_VIDEO_CODEC_TYPE, which counts what it lists.
+        (ChannelType::DISPLAY, 102) => (32, 32),
+        (ChannelType::DISPLAY, 103) => (1, 1),
+        (ChannelType::DISPLAY, 104) => (0, 0),
+        (ChannelType::DISPLAY, 105) => (1, 256),
+        // KEY_UP, KEY_MODIFIERS, KEY_SCANCODE.
+        (ChannelType::INPUTS, KEY_DOWN | 102) => (4, 4),
+        (ChannelType::INPUTS, 103) => (2, 2),
+        (ChannelType::INPUTS, 104) => (0, usize::MAX),
+        // MOUSE_MOTION, MOUSE_POSITION, MOUSE_PRESS, MOUSE_RELEASE.
+        (ChannelType::INPUTS, 111) => (10, 10),
+        (ChannelType::INPUTS, 112) => (11, 11),
+        (ChannelType::INPUTS, 113 | 114) => (3, 3),
+        _ => return None,
+    })
 }

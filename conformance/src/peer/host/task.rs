@@ -31,9 +31,20 @@ use crate::{
 pub(super) enum Input {
     Command(Command, oneshot::Sender<Answer>),
     Link(Link),
-    Message { connection: u64, id: u16, body: Vec<u8> },
-    Closed { connection: u64 },
-    Copying { attempt: u64, progress: Progress },
+    Message {
+        connection: u64,
+        id: u16,
+        body: Vec<u8>,
+    },
+    Closed {
+        connection: u64,
+    },
+    /// A defect of a connection is the end of the host.
+    Killed(&'static str),
+    Copying {
+        attempt: u64,
+        progress: Progress,
+    },
 }
 
 /// Why a command is not carried out.
@@ -221,6 +232,7 @@ impl Task {
             Input::Link(link) => self.link(link),
             Input::Message { connection, id, body } => self.receive(connection, id, &body),
             Input::Closed { connection } => self.ended(connection),
+            Input::Killed(by) => self.died = Some(by.to_owned()),
             Input::Copying { attempt, progress } if attempt == self.attempt => self.copied(progress),
             Input::Copying { .. } => {}
         }

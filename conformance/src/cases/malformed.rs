@@ -1,0 +1,372 @@
+//! Messages that are none: cut off, too long, of unknown types, with values that make no sense, or behind headers that say something
+//! else than what follows.
+//!
+//! A server need not do anything about them in particular. But they are its client's fault, and nobody else is to suffer for it.
+
+use std::sync::Arc;
+
+use spice_migration::{
+    ChannelType, ClientMessage,
+    caps::CommonCapability,
+    frame::{Header, HeaderKind},
+    message::{ChannelId, Message, client},
+};
+
+use crate::{
+    case::{Case, Context, Failure, Level, Stop, Unexpected, Verdict, run},
+    context::{Place, Setup},
+    peer::client::{Client, Session},
+};
+
+use super::message::{Example, examples};
+
+const CHANNELS: [ChannelType; 4] = [ChannelType::MAIN, ChannelType::DISPLAY, ChannelType::INPUTS, ChannelType::CURSOR];
+
+/// Well-formed on every channel, and of no effect.
+const PONG: ClientMessage<'_> = ClientMessage::Pong(client::Pong { id: 7, timestamp: 7 });
+
+/// Sizes and offsets that no message comes near.
+const HUGE: [u32; 2] = [1 << 31, u32::MAX];
+
+/// More than a message has, and less than any channel's limit.
+const MUCH: usize = 512;
+
+/// What is sent in place of messages, in a session of its own.
+struct Malformed {
+    what: String,
+    headers: HeaderKind,
+    bytes: Vec<u8>,
+}
+
+/// What must follow.
+#[derive(Clone, Copy)]
+enum Follows {
+    /// The server closes the channel.
+    End,
+    /// The connection ends once the client sends nothing more.
+    EndInTheEnd,
+    /// The same, when the server has said something: where it would not live to say it if the client ended at once.
+    EndAfterAnswer,
+}
+
+/// What a case tries.
+struct Trials {
+    requirement: &'static str,
+    channel_type: ChannelType,
+    follows: Follows,
+    /// Whether display has had DISPLAY_INIT before.
+    initialised: bool,
+    all: Vec<Malformed>,
+}
+
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for example in examples() {
+        let Example { channel_type, name, .. } = example;
+        let id = |topic| format!("malformed/{topic}/{channel_type}-{name}");
+        let called = c_name(&example);
+        // One of several ends spice-server 0.15.1, whatever its length.
+        let initialised = name != "init";
+        let trials = |requirement, follows, all| Trials { requirement, channel_type, follows, initialised, all };
+        if !is_opaque(&example) && !body(&example).is_empty() {
+            let title = format!("{called} with too short a body harms nobody else on {channel_type}");
+            cases.push(case(id("short"), title, trials("M5.1", Follows::EndInTheEnd, too_short(&example))));
+        }
+        let behind = if initialised { Follows::EndInTheEnd } else { Follows::EndAfterAnswer };
+        // Two that are not due kill spice-server 0.15.1 whatever they hold. That is judged where they are whole.
+        if !is_opaque(&example) && !["migrate-flush-mark", "migrate-dst-do-seamless"].contains(&name) {
+            let title = format!("{called} with too long a body harms nobody else on {channel_type}");
+            cases.push(case(id("long"), title, trials("M5.3", behind, too_long(&example))));
+            if !body(&example).is_empty() {
+                let title = format!("{called} with values that make no sense harms nobody else on {channel_type}");
+                cases.push(case(id("values"), title, trials("M5.7", behind, values(&example))));
+            }
+        }
+        if !body(&example).is_empty() {
+            let title = format!("{called} behind a header with another size harms nobody else on {channel_type}");
+            cases.push(case(id("size"), title, trials("M5.4", Follows::EndInTheEnd, sizes(&example))));
+        }
+        if is_oversized(&example) {
+            let title = format!("The header of {called} that announces 2 GiB and more ends the channel {channel_type}");
+            let trials = Trials { initialised: true, ..trials("M5.2", Follows::End, oversized(&example)) };
+            cases.push(case(id("oversized"), title, trials));
+        }
+    }
+    let title = "A display channel that ends before its first message harms nobody else".to_owned();
+    let nothing = vec![Malformed { what: "nothing".to_owned(), headers: HeaderKind::Mini, bytes: Vec::new() }];
+    let id = "malformed/no-init/display".to_owned();
+    let (channel_type, follows) = (ChannelType::DISPLAY, Follows::EndInTheEnd);
+    let trials = Trials { requirement: "M5.4", channel_type, follows, initialised: false, all: nothing };
+    cases.push(case(id, title, trials));
+    for channel_type in CHANNELS {
+        let trials = |requirement, follows, all| Trials { requirement, channel_type, follows, initialised: true, all };
+        let id = |topic| format!("malformed/{topic}/{channel_type}");
+        let title = format!("A message of a type that {channel_type} does not have ends that channel");
+        cases.push(case(id("unknown"), title, trials("M4.1", Follows::End, unknown(channel_type))));
+        let title = format!("A connection that ends within a header harms nobody else on {channel_type}");
+        cases.push(case(id("half-header"), title, trials("M5.4", Follows::EndInTheEnd, half_headers())));
+        let title =
+            format!("A list of sub-messages that leads outside of the message harms nobody else on {channel_type}");
+        cases.push(case(id("sub-list"), title, trials("M5.5", Follows::EndInTheEnd, sub_lists())));
+        let title = format!("A client's serials that do not count harm nobody else on {channel_type}");
+        cases.push(case(id("serial"), title, trials("M5.6", Follows::EndInTheEnd, serials())));
+    }
+    cases
+}
+
+fn case(id: String, title: String, trials: Trials) -> Case {
+    let Trials { requirement, channel_type, follows, all, .. } = &trials;
+    let (first, last) = (all.first().map_or("", |one| &one.what), all.last().map_or("", |one| &one.what));
+    let behind = match follows {
+        Follows::End => "",
+        Follows::EndInTheEnd | Follows::EndAfterAnswer => "; behind it the client sends nothing more",
+    };
+    let expected = match follows {
+        Follows::End => "the end of this channel at once; the server lives and serves a new client",
+        Follows::EndInTheEnd | Follows::EndAfterAnswer => {
+            "an answer, nothing, or the end of this channel; the server lives and serves a new client"
+        }
+    };
+    let (requirements, count) = (requirements(requirement), all.len());
+    let sent = format!("{count} sessions, from {first} to {last}, on {channel_type}{behind}");
+    let trials = Arc::new(trials);
+    Case {
+        id: id.into(),
+        title: title.into(),
+        requirements,
+        level: Level::Must,
+        sent: sent.into(),
+        expected: expected.into(),
+        waits: false,
+        run: run(move |context| Box::pin(judge(context, trials.clone()))),
+    }
+}
+
+fn requirements(requirement: &'static str) -> &'static [&'static str] {
+    match requirement {
+        "M4.1" => &["M4.1"],
+        "M5.1" => &["M5.1"],
+        "M5.2" => &["M5.2"],
+        "M5.3" => &["M5.3"],
+        "M5.4" => &["M5.4"],
+        "M5.5" => &["M5.5"],
+        "M5.6" => &["M5.6"],
+        _ => &["M5.7"],
+    }
+}
+
+// What is sent.
+
+fn too_short(example: &Example) -> Vec<Malformed> {
+    let (id, body) = (example.message.id(), body(example));
+    let lengths = (0..body.len()).rev();
+    lengths
+        .map(|length| {
+            let what = format!("{} of {} bytes of its body", length, body.len());
+            mini(what, id, length, &body[..length])
+        })
+        .collect()
+}
+
+fn too_long(example: &Example) -> Vec<Malformed> {
+    let (id, body) = (example.message.id(), body(example));
+    [1, MUCH]
+        .map(|more| {
+            let long = [&body[..], &vec![0; more]].concat();
+            mini(format!("{more} bytes behind its body"), id, long.len(), &long)
+        })
+        .into()
+}
+
+fn values(example: &Example) -> Vec<Malformed> {
+    let (id, length) = (example.message.id(), body(example).len());
+    [0, 0x7f, 0x80, 0xff]
+        .map(|byte| mini(format!("a body of {byte:#04x} throughout"), id, length, &vec![byte; length]))
+        .into()
+}
+
+fn sizes(example: &Example) -> Vec<Malformed> {
+    let (id, body) = (example.message.id(), body(example));
+    let mut sizes = vec![0, 1, body.len() - 1, body.len() + 1];
+    sizes.retain(|size| *size != body.len());
+    sizes.dedup();
+    sizes.into_iter().map(|size| mini(format!("size {size} before {} bytes", body.len()), id, size, &body)).collect()
+}
+
+fn oversized(example: &Example) -> Vec<Malformed> {
+    let id = example.message.id();
+    let kinds = [(HeaderKind::Mini, "a mini header"), (HeaderKind::Full, "a full header")];
+    let pairs = kinds.into_iter().flat_map(|kind| HUGE.map(|size| (kind, size)));
+    pairs
+        .map(|((headers, kind), size)| Malformed {
+            what: format!("{kind} with size {size}"),
+            headers,
+            bytes: header(headers, Header { serial: 1, id, size, sub_list: 0 }),
+        })
+        .collect()
+}
+
+fn unknown(channel_type: ChannelType) -> Vec<Malformed> {
+    // Around those of every channel, and in the gaps and behind the end of its own.
+    let (base, far) = ([0, 7, 8, 50, 99, 100], [200, 255, 256, 0x7fff, 0x8000, u16::MAX]);
+    let own: &[u16] = match channel_type {
+        ChannelType::MAIN => &[113, 116],
+        ChannelType::DISPLAY => &[106],
+        ChannelType::INPUTS => &[105, 110, 115],
+        _ => &[101],
+    };
+    base.iter().chain(own).chain(&far).map(|&id| mini(format!("message {id}"), id, 4, &[0; 4])).collect()
+}
+
+fn half_headers() -> Vec<Malformed> {
+    [HeaderKind::Mini, HeaderKind::Full]
+        .into_iter()
+        .flat_map(|headers| {
+            let whole = header(headers, Header { serial: 1, id: PONG.id(), size: 12, sub_list: 0 });
+            (1..=whole.len()).map(move |length| Malformed {
+                what: format!("{length} of {} bytes of a header", headers.len()),
+                headers,
+                bytes: whole[..length].to_vec(),
+            })
+        })
+        .collect()
+}
+
+fn sub_lists() -> Vec<Malformed> {
+    let pong = encoded(&PONG);
+    let end = u32::try_from(pong.len()).unwrap_or(0);
+    let at = |sub_list: u32, what: String, list: &[u8]| {
+        let body = [&pong[..], list].concat();
+        let size = u32::try_from(body.len()).unwrap_or(u32::MAX);
+        let bytes = [header(HeaderKind::Full, Header { serial: 1, id: PONG.id(), size, sub_list }), body].concat();
+        Malformed { what, headers: HeaderKind::Full, bytes }
+    };
+    let offsets = [1, end - 1, end, HUGE[0], HUGE[1]];
+    let mut all: Vec<_> = offsets.map(|offset| at(offset, format!("sub_list {offset}"), &[])).into();
+    all.push(at(end, "a list of 65535 sub-messages that are not there".to_owned(), b"\xff\xff"));
+    all.push(at(end, "a list of a sub-message at 2^32 - 1".to_owned(), b"\x01\0\xff\xff\xff\xff"));
+    // The sub-message, a PONG, lies behind its offset, which is 18.
+    let huge = b"\x01\0\x12\0\0\0\x03\0\xff\xff\xff\xff";
+    all.push(at(end, "a list of a sub-message of 2^32 - 1 bytes".to_owned(), huge));
+    all
+}
+
+fn serials() -> Vec<Malformed> {
+    [[0, 0], [5, 5], [9, 3], [u64::MAX, 1]]
+        .map(|serials| {
+            let pong = encoded(&PONG);
+            let messages = serials.map(|serial| {
+                let header = header(HeaderKind::Full, Header { serial, id: PONG.id(), size: 12, sub_list: 0 });
+                [header, pong.clone()].concat()
+            });
+            let [first, second] = serials;
+            let what = format!("the serials {first} and {second}");
+            Malformed { what, headers: HeaderKind::Full, bytes: messages.concat() }
+        })
+        .into()
+}
+
+/// Whether its body may have any length.
+fn is_opaque(example: &Example) -> bool {
+    ["migrate-data", "agent-data", "quality-indicator", "key-scancode", "unknown"].contains(&example.name)
+}
+
+/// Whether it is one of those that a size without measure is tried with: servers may have other limits for some.
+fn is_oversized(example: &Example) -> bool {
+    ["pong", "migrate-data", "agent-data", "init", "key-scancode"].contains(&example.name)
+}
+
+fn c_name(example: &Example) -> String {
+    match example.message {
+        ClientMessage::Unknown { id, .. } => format!("{} ({id})", example.name.to_uppercase().replace('-', "_")),
+        message => message.c_name().to_owned(),
+    }
+}
+
+fn body(example: &Example) -> Vec<u8> {
+    encoded(&example.message)
+}
+
+fn encoded(message: &ClientMessage<'_>) -> Vec<u8> {
+    let mut body = vec![0; message.encoded_len()];
+    let length = message.encode(&mut body).unwrap_or(0);
+    body.truncate(length);
+    body
+}
+
+fn mini(what: String, id: u16, size: usize, body: &[u8]) -> Malformed {
+    let size = u32::try_from(size).unwrap_or(u32::MAX);
+    let header = header(HeaderKind::Mini, Header { serial: 0, id, size, sub_list: 0 });
+    Malformed { what, headers: HeaderKind::Mini, bytes: [&header, body].concat() }
+}
+
+fn header(kind: HeaderKind, header: Header) -> Vec<u8> {
+    let mut bytes = vec![0; kind.len()];
+    let encoded = header.encode(kind, &mut bytes);
+    debug_assert!(encoded.is_ok(), "there is room");
+    bytes
+}
+
+// How it is judged.
+
+async fn judge(context: &mut Context, trials: Arc<Trials>) -> Verdict {
+    let Trials { requirement, channel_type, follows, initialised, all } = &*trials;
+    let (requirement, channel_type) = (*requirement, *channel_type);
+    context.start_source(Setup::default()).await?;
+    let mut before: Option<&str> = None;
+    for Malformed { what, headers, bytes } in all {
+        let mut client = context.client();
+        if *headers == HeaderKind::Full {
+            client = client.with_common(&[CommonCapability::AUTH_SELECTION, CommonCapability::AUTH_SPICE]);
+        }
+        let mut session =
+            linked(context, &client, channel_type, *initialised).await.map_err(|unexpected| match before {
+                None => Stop::Blocked(unexpected),
+                Some(before) => after(requirement, before, unexpected),
+            })?;
+        let patience = context.patience();
+        let channel = match channel_type {
+            ChannelType::MAIN => &mut session.main,
+            _ => session.child(channel_type)?,
+        };
+        channel.send_bytes(what, bytes.clone());
+        if let Follows::EndAfterAnswer = follows {
+            let _ = channel.next("a first message, or the end").await;
+        }
+        if !matches!(follows, Follows::End) {
+            channel.finish();
+        }
+        channel.closed_within(patience).await.map_err(|unexpected| after(requirement, what, unexpected))?;
+        if channel_type != ChannelType::MAIN {
+            session.list_channels().await.map_err(|unexpected| after(requirement, what, unexpected))?;
+        }
+        session.close().await;
+        before = Some(what);
+    }
+    Ok(())
+}
+
+/// A new session with main and that channel.
+async fn linked(
+    context: &mut Context,
+    client: &Client,
+    channel_type: ChannelType,
+    initialised: bool,
+) -> Result<Session, Unexpected> {
+    let mut session = context.connect_main(client, Place::Source).await?;
+    if channel_type != ChannelType::MAIN {
+        let address = context.host(Place::Source).spice();
+        let id = ChannelId { channel_type, id: 0 };
+        let channel = client.link(Place::Source.name(), address, session.id, id).await?;
+        match initialised {
+            true => session.adopt(channel).await?,
+            false => session.children.push(channel),
+        }
+    }
+    Ok(session)
+}
+
+/// A failure that names what it came of.
+fn after(requirement: &'static str, what: &str, Unexpected { connection, expected, got }: Unexpected) -> Stop {
+    Stop::Fail(Failure { requirement, connection, expected: format!("{expected} after {what}"), got })
+}
