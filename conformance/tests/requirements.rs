@@ -35,12 +35,7 @@ const AWAITED: &str = "
     T3.8
     T3.9
     T4.2
-    T6
-    T6.1
-    T6.2
-    T6.3
     T6.4
-    T6.5
     T12
     T13
 ";

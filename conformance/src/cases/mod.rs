@@ -4,6 +4,7 @@
 //! is about that step fails. What a case is about ends in `.or_fail(requirement)?` or goes through [`check`].
 
 mod cancel;
+mod data;
 mod link;
 mod main;
 mod malformed;
@@ -31,6 +32,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
             cancel::cases(),
             message::cases(),
             malformed::cases(),
+            data::cases(),
         ];
         groups.into_iter().flatten().collect()
     });

@@ -225,6 +225,18 @@ defects! {
     DiesOfSerials "dies-of-serials" "M5.6" gross;
     /// A client's message in which every bit is set kills the host.
     DiesOfValues "dies-of-values" "M5.7" gross;
+    /// Migration data other than an idle source's kills the host.
+    DiesOfAlteredData "dies-of-altered-data" "T6" gross;
+    /// Main's migration data is used unchecked.
+    BadMainDataUsed "bad-main-data-used" "T6.1";
+    /// Display's migration data is used unchecked.
+    BadDisplayDataUsed "bad-display-data-used" "T6.2";
+    /// Bad migration data on a child channel ends its client's session.
+    BadDataEndsSession "bad-data-ends-session" "T6.2" gross;
+    /// The migration data of inputs is used unchecked.
+    BadInputsDataUsed "bad-inputs-data-used" "T6.3";
+    /// Migration data that is not due is ignored.
+    UndueDataIgnored "undue-data-ignored" "T6.5";
 }
 
 impl fmt::Display for Defect {

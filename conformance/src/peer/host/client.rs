@@ -56,6 +56,8 @@ pub(super) struct Channel {
     pub(super) serves: bool,
     /// Whether the client has sent DISPLAY_INIT, or need not.
     pub(super) initialised: bool,
+    /// Whether it has gone on from a source's data.
+    pub(super) restored: bool,
     /// Whether the client has said anything.
     pub(super) spoke: bool,
 }

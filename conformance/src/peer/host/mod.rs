@@ -28,9 +28,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use spice_migration::migrate::{
-    MIGRATE_TIMEOUT,
-    source_host::{Completion, HandOver},
+use spice_migration::{
+    ChannelType,
+    migrate::{
+        MIGRATE_TIMEOUT,
+        source_host::{Completion, HandOver},
+    },
 };
 use tokio::{
     net::{TcpListener, TcpSocket},
@@ -57,6 +60,11 @@ const INPUTS_LEN: usize = 16;
 /// Most connections that wait to be accepted, if the system allows so many. With too few, a client among many tries again only after
 /// a second.
 const BACKLOG: u32 = 4096;
+
+/// The migration data of a channel on a host whose guest does nothing.
+pub(crate) fn idle_data(channel_type: ChannelType) -> Vec<u8> {
+    state::data(channel_type, 1, &HostSettings::default())
+}
 
 /// What sets one reference host apart from another.
 #[derive(Clone, Debug)]

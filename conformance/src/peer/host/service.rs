@@ -62,6 +62,7 @@ impl Task {
             serves: is_main,
             initialised: false,
             spoke: false,
+            restored: false,
         };
         match owner {
             Some(owner) if is_known => self.adopt(owner, channel),
@@ -231,6 +232,11 @@ impl Task {
         let mut valid = false;
         if let ClientMessage::MigrateData(message) = message {
             let (data, channel_type) = (message.data.0, channel.channel_type);
+            // No real serial gets that far.
+            let serial = state::message_serial(data) % (1 << 32);
+            if data != state::data(channel_type, serial, &self.settings) && self.has(Defect::DiesOfAlteredData) {
+                self.died = Some("data that is not a source's".to_owned());
+            }
             // What a host with a defect sends, it takes from its like, so that only the sending is defective.
             valid = state::is_valid(channel_type, data)
                 || channel_type != ChannelType::DISPLAY && data == state::data(channel_type, 0, &self.settings);
@@ -240,6 +246,24 @@ impl Task {
             {
                 // The client waits for serials of this channel on others, so they go on where the source stopped.
                 display.serial = state::message_serial(data).wrapping_add(1);
+            }
+        }
+        if said == ToTarget::MigrateData {
+            valid |= match channel.channel_type {
+                ChannelType::MAIN => self.has(Defect::BadMainDataUsed),
+                ChannelType::DISPLAY => self.has(Defect::BadDisplayDataUsed),
+                _ => self.has(Defect::BadInputsDataUsed),
+            };
+            let restored = self.client(client).is_some_and(|client| {
+                !client.seamless || client.channel(channel).is_some_and(|channel| channel.restored)
+            });
+            if restored && self.has(Defect::UndueDataIgnored) {
+                return Ok(());
+            }
+            if !valid && channel.channel_type != ChannelType::MAIN && self.has(Defect::BadDataEndsSession) {
+                self.close(client);
+                self.tell_role_that_must_accept(Input::Closed { client, channel: MAIN });
+                return Ok(());
             }
         }
         let serves = self.server.serves(client);
@@ -564,6 +588,7 @@ impl Task {
         let Some(place) = client.channel(channel) else { return };
         place.start();
         place.initialised |= seamless;
+        place.restored |= seamless;
         if channel == MAIN {
             // It has come seamlessly: no INIT tells the time.
             if !has(Defect::MultiMediaTimeMissing) && !has(Defect::MultiMediaTimeEarly) {

@@ -1,0 +1,543 @@
+//! Migration data that no source has sent: a client carries it, so a target can rely on nothing in it.
+//!
+//! The data is that of the source itself, with one thing changed. What a target cannot use, it has to refuse; what it may take for
+//! harmless, or for harmful, it may refuse or use. Neither may harm anything but that channel.
+
+use spice_migration::{
+    ChannelType, ClientMessage, Data,
+    message::{MigrateFlags, client},
+};
+
+use crate::{
+    case::{Case, Context, Level, OrFail, Stop, Unexpected, Verdict, check, run},
+    context::{Place, Prepared, Setup, migrate_data, migrate_flags},
+    peer::{
+        client::{Channel, Session, is, until},
+        host::idle_data,
+    },
+    situation::Situation,
+};
+
+/// The channels that have data.
+const CHANNELS: [ChannelType; 3] = [ChannelType::MAIN, ChannelType::DISPLAY, ChannelType::INPUTS];
+
+/// Of main's data without what it points to.
+const MAIN_LEN: usize = 65;
+
+/// Where display's data points to its list of surfaces, and its length without that.
+const SURFACES_AT: usize = 76;
+const DISPLAY_LEN: usize = 80;
+
+/// A value that a field is set to.
+#[derive(Clone, Copy)]
+enum Value {
+    Is(u32),
+    /// The length of the data, and so much more.
+    End(i32),
+}
+
+/// What is changed in the data.
+#[derive(Clone, Copy)]
+enum Change {
+    Bytes(usize, &'static [u8]),
+    Number(usize, Value),
+    /// Where display's list of surfaces lies, plus an offset.
+    Surfaces(usize, u32),
+    /// A surface is listed twice.
+    SurfaceTwice,
+    Cut(usize),
+    CutLast,
+    Longer,
+    /// The magic of another channel.
+    Magic(&'static [u8; 4]),
+}
+
+/// Whether the target has to refuse what came of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Demand {
+    Refuse,
+    /// Or use it.
+    Survive,
+}
+
+struct Altered {
+    name: String,
+    channel_type: ChannelType,
+    /// What is done, as a reader is told.
+    done: String,
+    /// What makes the rest of the data lead to it.
+    before: &'static [Change],
+    change: Change,
+    demand: Demand,
+}
+
+pub(super) fn cases() -> Vec<Case> {
+    let all = [main(), display(), inputs()].into_iter().flatten();
+    let altered = all.map(altered_case);
+    let early = CHANNELS.into_iter().flat_map(|channel_type| {
+        [("magic", Change::Magic(b"XXXX")), ("version-2", Change::Number(4, Value::Is(2))), ("empty", Change::Cut(0))]
+            .map(|(name, change)| early_case(channel_type, name, change))
+    });
+    let undue = UNDUE.iter().map(|(name, channel_type, undue)| undue_case(name, *channel_type, *undue));
+    altered.chain(early).chain(undue).chain([cursor_case()]).collect()
+}
+
+// What is changed.
+
+/// What all kinds of data have in common: a header, and a length.
+fn common(channel_type: ChannelType, other: &'static [u8; 4], cuts: &[usize]) -> Vec<Altered> {
+    use Demand::{Refuse, Survive};
+    let altered = |name: &str, done: &str, change, demand| Altered {
+        name: name.to_owned(),
+        channel_type,
+        done: done.to_owned(),
+        before: &[],
+        change,
+        demand,
+    };
+    let mut all = vec![
+        altered("magic", "another magic", Change::Magic(b"XXXX"), Refuse),
+        altered("other-kind", "the magic of another channel's", Change::Magic(other), Refuse),
+        altered("version-0", "version 0", Change::Number(4, Value::Is(0)), Survive),
+        altered("version-2", "version 2", Change::Number(4, Value::Is(2)), Refuse),
+        altered("version-max", "version 2^32 - 1", Change::Number(4, Value::Is(u32::MAX)), Refuse),
+        altered("longer", "one byte more", Change::Longer, Survive),
+    ];
+    let cut = |&length: &usize| {
+        altered(&format!("cut-{length}"), &format!("only {length} bytes left"), Change::Cut(length), Refuse)
+    };
+    all.extend(cuts.iter().map(cut));
+    all
+}
+
+/// Sizes and pointers are set to these.
+const VALUES: [(&str, Value); 7] = [
+    ("0", Value::Is(0)),
+    ("1", Value::Is(1)),
+    ("end-1", Value::End(-1)),
+    ("end", Value::End(0)),
+    ("end+1", Value::End(1)),
+    ("2^31", Value::Is(1 << 31)),
+    ("2^32-1", Value::Is(u32::MAX)),
+];
+
+fn main() -> Vec<Altered> {
+    // The agent is connected, sixteen bytes are on their way to it, and half a message has come from it.
+    const BUSY: &[Change] = &[
+        Change::Bytes(12, &[1]),
+        Change::Bytes(21, &[16, 0, 0, 0, 1, 0, 0, 0, 8, 0, 0, 0]),
+        Change::Bytes(34, &[8, 0, 0, 0, 1, 0, 0, 0, 64, 0, 0, 0, 0, 8, 0, 0, 0, 8, 0, 0, 0]),
+    ];
+    let mut all = common(ChannelType::MAIN, b"DCMD", &[0, 1, 4, 7, 8, 33, MAIN_LEN - 1]);
+    let altered = |name: String, done, change| Altered {
+        name,
+        channel_type: ChannelType::MAIN,
+        done,
+        before: BUSY,
+        change,
+        demand: Demand::Survive,
+    };
+    let led = [
+        ("write_size", 21),
+        ("write_data_ptr", 29),
+        ("chunk_header_size", 34),
+        ("msg_header_partial_len", 47),
+        ("msg_header_ptr", 51),
+    ];
+    for ((field, at), (name, value)) in led.into_iter().flat_map(|field| VALUES.map(|value| (field, value))) {
+        all.push(altered(slug(field, name), format!("{field} = {name}"), Change::Number(at, value)));
+    }
+    let numbers = [
+        ("agent-version", 8),
+        ("num_client_tokens", 13),
+        ("num_send_tokens", 17),
+        ("write_num_client_tokens", 25),
+        ("agent2client.chunk.size", 42),
+        ("agent2client.msg_remaining", 55),
+        ("client2agent.msg_remaining", 60),
+    ];
+    for (field, at) in numbers {
+        let change = Change::Number(at, Value::Is(u32::MAX));
+        all.push(altered(slug(field, "2^32-1"), format!("{field} = 2^32-1"), change));
+    }
+    let flags = [
+        ("connected", 12),
+        ("client_agent_started", 33),
+        ("msg_header_done", 46),
+        ("agent2client.msg_filter_result", 59),
+        ("client2agent.msg_filter_result", 64),
+    ];
+    for (field, at) in flags {
+        all.push(altered(slug(field, "255"), format!("{field} = 255"), Change::Bytes(at, &[255])));
+    }
+    all
+}
+
+fn display() -> Vec<Altered> {
+    use Demand::{Refuse, Survive};
+    let cuts = [0, 1, 4, 7, 8, 17, DISPLAY_LEN - 1, DISPLAY_LEN, DISPLAY_LEN + 3];
+    let mut all = common(ChannelType::DISPLAY, b"ICMD", &cuts);
+    let altered = |name: String, done, change, demand| Altered {
+        name,
+        channel_type: ChannelType::DISPLAY,
+        done,
+        before: &[],
+        change,
+        demand,
+    };
+    all.push(altered("cut-last".into(), "the last byte gone".into(), Change::CutLast, Refuse));
+    for (name, value) in VALUES {
+        let done = format!("surfaces_at_client_ptr = {name}");
+        // 0 and 1 make a number beyond all measure of the magic.
+        all.push(altered(slug("surfaces_at_client_ptr", name), done, Change::Number(SURFACES_AT, value), Refuse));
+    }
+    let counts = [("0", 0, Survive), ("1025", 1025, Refuse), ("2^31", 1 << 31, Refuse), ("2^32-1", u32::MAX, Refuse)];
+    for (name, count, demand) in counts {
+        all.push(altered(
+            slug("num_surfaces", name),
+            format!("num_surfaces = {name}"),
+            Change::Surfaces(0, count),
+            demand,
+        ));
+    }
+    for (name, surface) in [("1024", 1024), ("2^31", 1 << 31), ("2^32-1", u32::MAX)] {
+        all.push(altered(slug("surface", name), format!("a surface {name}"), Change::Surfaces(4, surface), Refuse));
+    }
+    all.push(altered("surface-twice".into(), "a surface that is listed twice".into(), Change::SurfaceTwice, Survive));
+    let ones: &[u8] = &[255; 8];
+    let fields = [
+        ("message_serial", 8, ones),
+        ("low_bandwidth", 16, &[255]),
+        ("pixmap_cache_id", 17, &[255]),
+        ("pixmap_cache_size", 18, ones),
+        ("pixmap_cache_freezer", 26, &[255]),
+        ("pixmap_cache_clients", 27, ones),
+        ("glz_dict_id", 59, &[255]),
+        ("glz_dict_size", 60, &ones[..4]),
+        ("glz_max_encoders", 64, &ones[..4]),
+        ("glz_last_image_id", 68, ones),
+    ];
+    for (field, at, bytes) in fields {
+        all.push(altered(slug(field, "max"), format!("all bits of {field} set"), Change::Bytes(at, bytes), Survive));
+    }
+    for (field, at) in [("pixmap_cache_size", 18), ("glz_dict_size", 60), ("glz_max_encoders", 64)] {
+        let bytes = if field == "pixmap_cache_size" { &[0; 8][..] } else { &[0; 4] };
+        all.push(altered(slug(field, "0"), format!("{field} = 0"), Change::Bytes(at, bytes), Survive));
+    }
+    all
+}
+
+fn inputs() -> Vec<Altered> {
+    let mut all = common(ChannelType::INPUTS, b"MNMD", &[0, 1, 4, 7, 8, 9]);
+    all.push(Altered {
+        name: slug("motion_count", "max"),
+        channel_type: ChannelType::INPUTS,
+        done: "motion_count = 65535".to_owned(),
+        before: &[],
+        change: Change::Bytes(8, &[255; 2]),
+        demand: Demand::Survive,
+    });
+    all
+}
+
+/// A part of a case's id.
+fn slug(field: &str, value: &str) -> String {
+    let value =
+        value.replace("2^31", "half").replace("2^32-1", "max").replace("end+1", "beyond").replace("end-1", "last");
+    format!("{field}-{value}").replace(['_', '.'], "-")
+}
+
+impl Change {
+    fn make(self, data: &mut Vec<u8>) {
+        let end = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        let put = |data: &mut Vec<u8>, at: usize, bytes: &[u8]| {
+            if let Some(place) = data.get_mut(at..at + bytes.len()) {
+                place.copy_from_slice(bytes);
+            }
+        };
+        let surfaces =
+            data.get(SURFACES_AT..).and_then(|rest| rest.first_chunk()).map_or(0, |at| u32::from_le_bytes(*at));
+        let surfaces = usize::try_from(surfaces).unwrap_or(usize::MAX);
+        match self {
+            Self::Bytes(at, bytes) => put(data, at, bytes),
+            Self::Number(at, Value::Is(number)) => put(data, at, &number.to_le_bytes()),
+            Self::Number(at, Value::End(more)) => put(data, at, &end.saturating_add_signed(more).to_le_bytes()),
+            Self::Surfaces(offset, number) => put(data, surfaces.saturating_add(offset), &number.to_le_bytes()),
+            Self::SurfaceTwice => {
+                put(data, surfaces, &2_u32.to_le_bytes());
+                data.truncate(surfaces.saturating_add(8));
+                data.extend_from_within(data.len().saturating_sub(4)..);
+            }
+            Self::Cut(length) => data.truncate(length),
+            Self::CutLast => drop(data.pop()),
+            Self::Longer => data.push(0),
+            Self::Magic(magic) => put(data, 0, magic),
+        }
+    }
+}
+
+// The cases.
+
+/// Of bad data on a channel.
+const fn bad(channel_type: ChannelType) -> &'static [&'static str] {
+    match channel_type {
+        ChannelType::MAIN => &["T6.1"],
+        ChannelType::DISPLAY => &["T6.2"],
+        _ => &["T6.3"],
+    }
+}
+
+const REFUSED: &str = "the end of that channel, and of no other; the server lives and serves a new client";
+
+fn altered_case(altered: Altered) -> Case {
+    let Altered { name, channel_type, done, before, change, demand } = altered;
+    let refused = demand == Demand::Refuse;
+    let may = if refused { "is refused by a target" } else { "harms nothing else at a target" };
+    Case {
+        id: format!("data/{channel_type}/{name}").into(),
+        title: format!("Data on {channel_type} with {done} {may}").into(),
+        requirements: if refused { bad(channel_type) } else { &["T6"] },
+        level: Level::Must,
+        sent: format!("the source's data to the target on {channel_type}, with {done}").into(),
+        expected: if refused {
+            REFUSED
+        } else {
+            "that channel served or ended, and no other ended; the server lives and serves a new client"
+        }
+        .into(),
+        waits: false,
+        run: run(move |context| Box::pin(judge_altered(context, channel_type, before, change, demand))),
+    }
+}
+
+fn early_case(channel_type: ChannelType, name: &'static str, change: Change) -> Case {
+    Case {
+        id: format!("data/before-guest/{channel_type}-{name}").into(),
+        title: format!("Bad data on {channel_type} ({name}) is refused by a target before the guest is there").into(),
+        requirements: bad(channel_type),
+        level: Level::Must,
+        sent: format!("data on {channel_type} with another {name} to a target that has agreed to seamless migration")
+            .into(),
+        expected: REFUSED.into(),
+        waits: false,
+        run: run(move |context| Box::pin(judge_early(context, channel_type, change))),
+    }
+}
+
+/// When data is not due.
+#[derive(Clone, Copy)]
+enum Undue {
+    In(Situation),
+    Again,
+}
+
+const UNDUE: &[(&str, ChannelType, Undue)] = &[
+    ("session-main", ChannelType::MAIN, Undue::In(Situation::Session)),
+    ("session-display", ChannelType::DISPLAY, Undue::In(Situation::Session)),
+    ("session-inputs", ChannelType::INPUTS, Undue::In(Situation::Session)),
+    ("linked-main", ChannelType::MAIN, Undue::In(Situation::Linked)),
+    ("again-main", ChannelType::MAIN, Undue::Again),
+    ("again-display", ChannelType::DISPLAY, Undue::Again),
+    ("again-inputs", ChannelType::INPUTS, Undue::Again),
+    ("resumed-main", ChannelType::MAIN, Undue::In(Situation::Resumed)),
+    ("resumed-display", ChannelType::DISPLAY, Undue::In(Situation::Resumed)),
+    ("resumed-inputs", ChannelType::INPUTS, Undue::In(Situation::Resumed)),
+];
+
+fn undue_case(name: &str, channel_type: ChannelType, undue: Undue) -> Case {
+    let whom = match undue {
+        Undue::In(situation) => situation.description(),
+        Undue::Again => "a target that has the channel's data",
+    };
+    Case {
+        id: format!("data/undue/{name}").into(),
+        title: format!("Good data on {channel_type} ends that channel in {whom}").into(),
+        requirements: &["T6.5"],
+        level: Level::Must,
+        sent: format!("MIGRATE_DATA with good data on {channel_type} to {whom}").into(),
+        expected: REFUSED.into(),
+        waits: false,
+        run: run(move |context| Box::pin(judge_undue(context, channel_type, undue))),
+    }
+}
+
+fn cursor_case() -> Case {
+    Case {
+        id: "data/cursor/any".into(),
+        title: "Data on cursor, which has none, harms nothing else at a target".into(),
+        requirements: &["T6"],
+        level: Level::Must,
+        sent: "MIGRATE_DATA on the target's cursor channel; then the source's data on the others".into(),
+        expected: "the end of cursor, or nothing; the others are served".into(),
+        waits: false,
+        run: run(|context| Box::pin(judge_cursor(context))),
+    }
+}
+
+/// A client that has all data of the source, and has given none of it to the target.
+struct Collected {
+    target: Session,
+    data: Vec<(ChannelType, Vec<u8>)>,
+    /// Waits for its client.
+    _source: Session,
+}
+
+impl Collected {
+    async fn reach(context: &mut Context) -> Result<Self, Stop> {
+        let Prepared { mut source, target } = prepared(context).await?;
+        context.migrate(Place::Source, Place::Target).await?;
+        let mut data = Vec::new();
+        for channel in source.channels() {
+            let flags = channel.until("MIGRATE", migrate_flags).await?;
+            if flags.contains(MigrateFlags::NEED_FLUSH) {
+                channel.send_last(ClientMessage::MigrateFlushMark);
+            }
+            if flags.contains(MigrateFlags::NEED_DATA_TRANSFER) {
+                data.push((channel.id.channel_type, channel.until("MIGRATE_DATA", migrate_data).await?));
+            }
+        }
+        Ok(Self { target, data, _source: source })
+    }
+
+    fn data_of(&self, channel_type: ChannelType) -> Result<Vec<u8>, Stop> {
+        let found = self.data.iter().find(|(other, _)| *other == channel_type);
+        found.map(|(_, data)| data.clone()).ok_or_else(|| Stop::Inconclusive(format!("no data on {channel_type}")))
+    }
+}
+
+async fn prepared(context: &mut Context) -> Result<Prepared, Stop> {
+    context.start_pair(Setup { seamless: true, ..Setup::default() }).await?;
+    let client = context.client();
+    let session = context.connect(&client, Place::Source).await?;
+    context.prepare_seamless(&client, session, Place::Source, Place::Target).await
+}
+
+async fn judge_altered(
+    context: &mut Context,
+    channel_type: ChannelType,
+    before: &[Change],
+    change: Change,
+    demand: Demand,
+) -> Verdict {
+    let patience = context.patience();
+    let mut collected = Collected::reach(context).await?;
+    let mut data = collected.data_of(channel_type)?;
+    for change in before.iter().chain([&change]) {
+        change.make(&mut data);
+    }
+    let good_main = collected.data_of(ChannelType::MAIN)?;
+    let target = &mut collected.target;
+    let requirement = bad(channel_type)[0];
+    match demand {
+        Demand::Refuse => refused(channel(target, channel_type)?, &data, requirement).await?,
+        Demand::Survive => {
+            let channel = channel(target, channel_type)?;
+            skip(channel).await?;
+            send(channel, &data);
+            // Where it is used, this comes of it; what it does there should have happened before the end.
+            let _ = channel.next("a first message, or the end").await;
+            channel.finish();
+            channel.closed_within(patience).await.or_fail("T6")?;
+        }
+    }
+    if channel_type != ChannelType::MAIN {
+        send(&target.main, &good_main);
+        let requirement = if demand == Demand::Refuse { requirement } else { "T6" };
+        until!(target.main, MultiMediaTime).await.or_fail(requirement)?;
+    }
+    Ok(())
+}
+
+async fn judge_early(context: &mut Context, channel_type: ChannelType, change: Change) -> Verdict {
+    let Prepared { mut target, source: _source } = prepared(context).await?;
+    let mut data = idle_data(channel_type);
+    change.make(&mut data);
+    let requirement = bad(channel_type)[0];
+    refused(channel(&mut target, channel_type)?, &data, requirement).await?;
+    if channel_type != ChannelType::MAIN {
+        send(&target.main, &idle_data(ChannelType::MAIN));
+        until!(target.main, MultiMediaTime).await.or_fail(requirement)?;
+    }
+    Ok(())
+}
+
+async fn judge_undue(context: &mut Context, channel_type: ChannelType, undue: Undue) -> Verdict {
+    let patience = context.patience();
+    match undue {
+        Undue::In(situation) => {
+            let mut sessions = situation.reach(context).await?;
+            let channel = sessions.channel(situation, channel_type)?;
+            send(channel, &idle_data(channel_type));
+            channel.closed_within(patience).await.or_fail("T6.5")?;
+            if channel_type != ChannelType::MAIN {
+                let main = sessions.channel(situation, ChannelType::MAIN)?;
+                main.send(ClientMessage::AttachChannels);
+                until!(main, ChannelsList).await.or_fail("T6.5")?;
+            }
+        }
+        Undue::Again => {
+            let mut collected = Collected::reach(context).await?;
+            let data = collected.data_of(channel_type)?;
+            let good_main = collected.data_of(ChannelType::MAIN)?;
+            let target = &mut collected.target;
+            let channel = channel(target, channel_type)?;
+            send(channel, &data);
+            send(channel, &data);
+            channel.closed_within(patience).await.or_fail("T6.5")?;
+            if channel_type != ChannelType::MAIN {
+                send(&target.main, &good_main);
+                until!(target.main, MultiMediaTime).await.or_fail("T6.5")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn judge_cursor(context: &mut Context) -> Verdict {
+    let mut collected = Collected::reach(context).await?;
+    send(channel(&mut collected.target, ChannelType::CURSOR)?, &idle_data(ChannelType::MAIN));
+    for (channel_type, data) in std::mem::take(&mut collected.data) {
+        send(channel(&mut collected.target, channel_type)?, &data);
+    }
+    collected.target.list_channels_when_migrated().await.or_fail("T6")?;
+    for channel_type in CHANNELS {
+        let channel = channel(&mut collected.target, channel_type)?;
+        let ended = channel.has_ended();
+        let got = ended.map(|closed| closed.to_string()).unwrap_or_default();
+        check(ended.is_none(), "T6", &channel.name, "an open channel", got)?;
+    }
+    Ok(())
+}
+
+/// Demands that a channel ends of data, and is not served instead. On main and display a server says nothing of this kind before.
+async fn refused(channel: &mut Channel, data: &[u8], requirement: &'static str) -> Verdict {
+    const AWAITED: &str = "the peer to close the connection";
+    let patience = channel.patience();
+    skip(channel).await?;
+    send(channel, data);
+    while let Ok(received) = channel.next(AWAITED).await {
+        if is!(received, MultiMediaTime | SetAck) {
+            return Err(channel.unexpected(AWAITED, received.name())).or_fail(requirement);
+        }
+    }
+    channel.closed_within(patience).await.map(|_| ()).or_fail(requirement)
+}
+
+/// Takes what came before.
+async fn skip(channel: &mut Channel) -> Result<(), Unexpected> {
+    for _ in 0..channel.arrived().count() {
+        channel.next("what has arrived").await?;
+    }
+    Ok(())
+}
+
+fn channel(session: &mut Session, channel_type: ChannelType) -> Result<&mut Channel, Unexpected> {
+    match channel_type {
+        ChannelType::MAIN => Ok(&mut session.main),
+        _ => session.child(channel_type),
+    }
+}
+
+fn send(channel: &Channel, data: &[u8]) {
+    channel.send(ClientMessage::MigrateData(client::MigrateData { data: Data(data) }));
+}
