@@ -258,7 +258,14 @@ async fn second_client(context: &mut Context) -> Verdict {
 async fn single_bytes(context: &mut Context) -> Verdict {
     let (client, mut link) = open(context, Setup::default()).await?;
     let request = client.request(0, MAIN);
-    send_singly(&mut link, "link message", &request.to_bytes()).await?;
+    let bytes = request.to_bytes();
+    let (first, rest) = bytes.split_at(bytes.len() / 2);
+    send_singly(&mut link, "half of a link message", first).await?;
+    // A server that has answered another link has seen the half, however busy it is.
+    let mut other = client.open(Place::Source.name(), MAIN, context.host(Place::Source).spice()).await?;
+    other.request(&request).await?;
+    other.reply().await?;
+    send_singly(&mut link, "the other half", rest).await?;
     let reply = link.reply().await.or_fail("L9.1")?;
     let ticket = ticket::encrypt(&reply.public_key, &client.password)
         .map_err(|error| link.unexpected("a public key for the ticket", error.to_string()))?;
