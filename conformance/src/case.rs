@@ -158,6 +158,16 @@ impl<T> OrFail<T> for Result<T, Unexpected> {
     }
 }
 
+/// Of several steps: whichever of them goes wrong. A set-up that does not work stays what it is.
+impl<T> OrFail<T> for Result<T, Stop> {
+    fn or_fail(self, requirement: &'static str) -> Self {
+        self.or_else(|stop| match stop {
+            Stop::Blocked(unexpected) => Err(unexpected).or_fail(requirement),
+            other => Err(other),
+        })
+    }
+}
+
 impl<T> OrFail<T> for Result<T, crate::subject::ControlError> {
     fn or_fail(self, requirement: &'static str) -> Result<T, Stop> {
         self.map_err(|error| {

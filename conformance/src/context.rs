@@ -15,7 +15,7 @@ use spice_migration::{
 use crate::{
     case::{Context, Migration, Scheme, Stop, Unexpected},
     peer::client::{Client, Received, Session, until},
-    subject::{Destination, Host, HostEvent, HostOptions, Liveness, StartError, Subject},
+    subject::{ControlError, Destination, Host, HostEvent, HostOptions, Liveness, StartError, Subject},
     trace::{Finding, Trace},
 };
 
@@ -339,6 +339,18 @@ impl Context {
             all.push((host.name().to_owned(), liveness));
         }
         all
+    }
+
+    /// Waits for an event that may have been waited for before.
+    ///
+    /// # Errors
+    /// When it does not come in time.
+    pub async fn happened(&mut self, place: Place, event: HostEvent, limit: Duration) -> Result<(), ControlError> {
+        let host = self.host(place);
+        if !host.seen(event) {
+            host.wait_for(event, limit).await?;
+        }
+        Ok(())
     }
 
     /// What the hosts keep of clients that are gone, though they have had time to notice. All of the suite's connections must be

@@ -4,7 +4,7 @@ use spice_migration::{ChannelType, ClientMessage, caps::MainCapability, message:
 
 use crate::{
     case::{Context, Stop},
-    context::{Place, Prepared, Setup, migrate_data, migrate_flags},
+    context::{Place, Prepared, Setup, migrate_data, migrate_flags, restart},
     peer::client::{Channel, Session, until},
 };
 
@@ -43,6 +43,17 @@ pub enum Situation {
     GuestCameSeamless,
     /// At the target: every channel has its data.
     Resumed,
+}
+
+/// What becomes of the guest in a situation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GuestMove {
+    /// It stays at the source.
+    No,
+    /// Its VM migration can begin now.
+    Due,
+    /// That has begun, or is over.
+    Begun,
 }
 
 /// The client's sessions in a situation.
@@ -154,6 +165,40 @@ impl Situation {
         matches!(self, Self::Waiting | Self::GuestCame) && channel_type != ChannelType::MAIN
     }
 
+    /// Whether main is served as in a session that nothing happens to.
+    #[must_use]
+    pub const fn serves(self) -> bool {
+        matches!(
+            self,
+            Self::Session
+                | Self::Announced
+                | Self::Connected
+                | Self::Agreed
+                | Self::Cancelled
+                | Self::Restarted
+                | Self::Resumed
+        )
+    }
+
+    /// What becomes of the guest.
+    #[must_use]
+    pub const fn guest(self) -> GuestMove {
+        match self {
+            Self::Session | Self::Cancelled => GuestMove::No,
+            Self::Announced | Self::Connected | Self::Agreed | Self::Linked | Self::Waiting | Self::WaitingSeamless => {
+                GuestMove::Due
+            }
+            Self::Ended
+            | Self::Migrating
+            | Self::Flushed
+            | Self::SwitchedHost
+            | Self::GuestCame
+            | Self::Restarted
+            | Self::GuestCameSeamless
+            | Self::Resumed => GuestMove::Begun,
+        }
+    }
+
     /// Brings the hosts of a case and a client there.
     ///
     /// # Errors
@@ -243,19 +288,66 @@ impl Situation {
 }
 
 impl Sessions {
-    /// One channel of the session at the host that the situation is about.
+    /// The session at the host that the situation is about.
     ///
     /// # Errors
     /// When there is none.
-    pub fn channel(&mut self, situation: Situation, channel_type: ChannelType) -> Result<&mut Channel, Stop> {
+    pub fn session(&mut self, situation: Situation) -> Result<&mut Session, Stop> {
         let session = match situation.place() {
             Place::Source => self.source.as_mut(),
             _ => self.target.as_mut(),
         };
-        match session {
-            Some(session) if channel_type == ChannelType::MAIN => Ok(&mut session.main),
-            Some(session) => Ok(session.child(channel_type)?),
-            None => Err(Stop::Inconclusive(format!("no session in {situation:?}"))),
+        session.ok_or_else(|| Stop::Inconclusive(format!("no session in {situation:?}")))
+    }
+
+    /// The same, to do with it what one likes.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn take(&mut self, situation: Situation) -> Result<Session, Stop> {
+        let session = match situation.place() {
+            Place::Source => self.source.take(),
+            _ => self.target.take(),
+        };
+        session.ok_or_else(|| Stop::Inconclusive(format!("no session in {situation:?}")))
+    }
+
+    /// One channel of that session.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn channel(&mut self, situation: Situation, channel_type: ChannelType) -> Result<&mut Channel, Stop> {
+        let session = self.session(situation)?;
+        match channel_type {
+            ChannelType::MAIN => Ok(&mut session.main),
+            _ => Ok(session.child(channel_type)?),
+        }
+    }
+
+    /// Sees to it that the server goes on with the session, as far as a client can see that in its situation, and with all channels
+    /// but `lost` ones.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn go_on(&mut self, situation: Situation, lost: Option<ChannelType>) -> Result<(), Stop> {
+        let session = self.session(situation)?;
+        match situation {
+            Situation::Linked | Situation::Waiting | Situation::GuestCame => {
+                restart(session).await?;
+                Ok(session.start_children_but(lost).await?)
+            }
+            _ if situation.serves() => Ok(session.list_channels().await?),
+            _ => match session.main.has_ended() {
+                Some(closed) => Err(session.main.unexpected("main to stay open", closed.to_string()).into()),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// Closes all connections.
+    pub async fn close(self) {
+        for session in [self.source, self.target].into_iter().flatten() {
+            session.close().await;
         }
     }
 }

@@ -16,20 +16,13 @@ const AWAITED: &str = "
     L5.5
     L7.2
     L10
-    L11
-    P1
-    P2
-    P3
     S1.6
     S1.7
     S4.4
     S8.3
-    S9.3
     S9.4
     S10.3
-    S12
     D4
-    T2.5
     T2.6
     T3.7
     T3.8
@@ -37,7 +30,6 @@ const AWAITED: &str = "
     T4.2
     T6.4
     T12
-    T13
 ";
 
 #[test]

@@ -5,6 +5,7 @@
 
 mod cancel;
 mod data;
+mod channel;
 mod link;
 mod main;
 mod malformed;
@@ -12,6 +13,7 @@ mod message;
 mod seamless;
 mod semi_seamless;
 mod switch_host;
+mod vanish;
 
 use std::sync::LazyLock;
 
@@ -33,6 +35,8 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
             message::cases(),
             malformed::cases(),
             data::cases(),
+            channel::cases(),
+            vanish::cases(),
         ];
         groups.into_iter().flatten().collect()
     });

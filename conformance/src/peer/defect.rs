@@ -237,6 +237,32 @@ defects! {
     BadInputsDataUsed "bad-inputs-data-used" "T6.3";
     /// Migration data that is not due is ignored.
     UndueDataIgnored "undue-data-ignored" "T6.5";
+    /// A second link of a channel ends the session.
+    SecondLinkEndsSession "second-link-ends-session" "L11";
+    /// A second link of a channel kills the host.
+    DiesOfSecondLink "dies-of-second-link" "L11" gross;
+    /// A second link of a channel ends the links of a client that is on its way here.
+    SecondLinkEndsArrival "second-link-ends-arrival" "T2.5";
+    /// A new client waits until the one before has gone.
+    NewcomersWait "newcomers-wait" "P2" gross;
+    /// A new client waits as long as the one before has not sent DISPLAY_INIT on its display, as at spice-server 0.15.1.
+    NewcomersWaitForDisplay "newcomers-wait-for-display" "P2";
+    /// A client that closes a channel beside main loses its session.
+    ClosedChannelEndsSession "closed-channel-ends-session" "P3" gross;
+    /// The other channels stay open when a client closes main.
+    ChannelsOutliveMain "channels-outlive-main" "P3";
+    /// A channel beside main that its client closes kills the host.
+    DiesOfClosedChannel "dies-of-closed-channel" "P3" gross;
+    /// The file descriptors of connections are never closed.
+    GoneClientsKept "gone-clients-kept" "P1";
+    /// A client that closes main kills the host.
+    DiesOfVanishedClient "dies-of-vanished-client" "S12" gross;
+    /// The source does not say that it is done when nobody is connected as the migration ends.
+    CompletionUntoldWithoutClient "completion-untold-without-client" "S9.3";
+    /// Without a client the guest does not start at the target.
+    GuestWaitsForGoneClient "guest-waits-for-gone-client" "H6" gross;
+    /// When a client was lost on its way here, no other is greeted.
+    NoInitAfterLostArrival "no-init-after-lost-arrival" "T13";
 }
 
 impl fmt::Display for Defect {

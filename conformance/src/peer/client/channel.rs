@@ -112,6 +112,8 @@ enum Command {
     /// Close the sending direction: the peer learns that nothing follows, and can still be read.
     Finish,
     Close,
+    /// Close in a way that the peer learns of as a reset.
+    Reset,
 }
 
 /// One linked connection.
@@ -239,6 +241,12 @@ impl Channel {
     pub async fn close(mut self) {
         let _ = self.commands.send(Command::Close);
         // The end of the pump is the end of the connection.
+        let _ = timeout(self.patience, &mut self.pump).await;
+    }
+
+    /// Resets the connection: to the peer it is as if the client's machine had forgotten it.
+    pub async fn reset(mut self) {
+        let _ = self.commands.send(Command::Reset);
         let _ = timeout(self.patience, &mut self.pump).await;
     }
 
@@ -404,6 +412,12 @@ impl Pump {
                         if writer.shutdown().await.is_err() {
                             break Closed::Reset;
                         }
+                    }
+                    Some(Command::Reset) => {
+                        self.trace.event(&self.name, &"reset by the suite");
+                        // If it fails, the connection is closed in the ordinary way.
+                        let _ = writer.as_ref().set_zero_linger();
+                        return;
                     }
                     Some(Command::Close) | None => {
                         self.trace.event(&self.name, &"closed by the suite");

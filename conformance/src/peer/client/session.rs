@@ -86,7 +86,15 @@ impl Session {
     /// # Errors
     /// When the server does not begin to talk on one of them, though its kind always does.
     pub async fn start_children(&mut self) -> Result<(), Unexpected> {
-        for channel in &mut self.children {
+        self.start_children_but(None).await
+    }
+
+    /// The same without those that cannot start any more.
+    ///
+    /// # Errors
+    /// See [`Self::start_children`].
+    pub async fn start_children_but(&mut self, lost: Option<ChannelType>) -> Result<(), Unexpected> {
+        for channel in self.children.iter_mut().filter(|channel| Some(channel.id.channel_type) != lost) {
             start(channel).await?;
         }
         Ok(())
@@ -99,6 +107,16 @@ impl Session {
     pub fn child(&mut self, channel_type: ChannelType) -> Result<&mut Channel, Unexpected> {
         let missing = self.main.unexpected(format!("a {channel_type} channel"), "an offer without one");
         self.children.iter_mut().find(|channel| channel.id.channel_type == channel_type).ok_or(missing)
+    }
+
+    /// Takes one of the children out of the session.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn take_child(&mut self, channel_type: ChannelType) -> Result<Channel, Unexpected> {
+        let position = self.children.iter().position(|channel| channel.id.channel_type == channel_type);
+        let missing = self.main.unexpected(format!("a {channel_type} channel"), "none of the kind");
+        position.map(|position| self.children.remove(position)).ok_or(missing)
     }
 
     /// Main and children.

@@ -40,6 +40,27 @@ impl Task {
         // The latest, should a defect have let in several of one session.
         let owner =
             self.clients.iter().rposition(|client| !is_main && client.session == link.connection_id && !client.leaving);
+        let keeps_waiting = |client: &Client| {
+            let unseen = |channel: &Channel| {
+                channel.id.channel_type == ChannelType::DISPLAY && channel.serves && !channel.initialised
+            };
+            self.has(Defect::NewcomersWait)
+                || self.has(Defect::NewcomersWaitForDisplay) && client.channels.iter().any(unseen)
+        };
+        if is_main && self.clients.iter().any(keeps_waiting) {
+            self.stopped.push(link);
+            return;
+        }
+        let twice = self.clients.iter().find(|client| {
+            !is_main
+                && client.session == link.connection_id
+                && client.channels.iter().any(|channel| channel.id == link.channel)
+        });
+        if let Some(client) = twice.map(|client| client.id)
+            && self.linked_twice(client)
+        {
+            return;
+        }
         let result = match owner {
             _ if !is_known && self.has(Defect::UnknownChannelAccepted) => LinkError::OK,
             _ if !is_known => LinkError::CHANNEL_NOT_AVAILABLE,
@@ -69,6 +90,26 @@ impl Task {
             None if is_main => self.welcome(channel, link.connection_id, link.capabilities),
             _ => self.strays.push(channel),
         }
+    }
+
+    /// What a defect does when a client links a channel again. Whether the client is gone then.
+    fn linked_twice(&mut self, client: ClientId) -> bool {
+        let serves = self.server.serves(client);
+        let arrives = !serves && self.client(client).is_some_and(|client| !client.leaving && !client.seamless);
+        let ends = if arrives { Defect::SecondLinkEndsArrival } else { Defect::SecondLinkEndsSession };
+        if self.has(Defect::DiesOfSecondLink) {
+            self.died = Some("a channel linked twice".to_owned());
+        }
+        if self.has(ends) {
+            self.end_session(client);
+        }
+        self.has(ends)
+    }
+
+    /// What defects do: a client loses its session.
+    fn end_session(&mut self, id: ClientId) {
+        self.close(id);
+        self.tell_role_that_must_accept(Input::Closed { client: id, channel: MAIN });
     }
 
     /// A main channel: a new client.
@@ -121,16 +162,44 @@ impl Task {
         if unstarted && self.has(Defect::DiesOfDisplayWithoutInit) {
             self.died = Some("a display channel without DISPLAY_INIT".to_owned());
         }
+        self.stopped.retain(|link| link.connection != connection);
+        let closed = self.find(connection).map(|(owner, position)| {
+            let client = &self.clients[owner];
+            let has_main = client.channels.iter().any(|channel| channel.id == MAIN);
+            (client.id, client.channels[position].id, client.migrating, has_main)
+        });
+        match closed {
+            Some((id, MAIN, migrating, _)) => {
+                self.arrival_lost |= migrating && !self.server.serves(id);
+                if self.has(Defect::DiesOfVanishedClient) {
+                    self.died = Some("a client that closed main".to_owned());
+                }
+            }
+            Some((_, _, _, true)) if self.has(Defect::DiesOfClosedChannel) => {
+                self.died = Some("a channel closed by its client".to_owned());
+            }
+            _ => {}
+        }
         self.remove(connection);
+        if let Some((id, channel, _, true)) = closed
+            && channel != MAIN
+            && self.has(Defect::ClosedChannelEndsSession)
+        {
+            self.end_session(id);
+        }
     }
 
     /// Closes a connection, or takes note that it is closed.
     pub(super) fn remove(&mut self, connection: u64) {
         self.strays.retain(|stray| stray.connection != connection);
         let Some((owner, position)) = self.find(connection) else { return };
+        let outlive = self.has(Defect::ChannelsOutliveMain);
         let client = &mut self.clients[owner];
         let removed = client.channels.remove(position);
         let (id, channel) = (client.id, removed.id);
+        if channel == MAIN && outlive {
+            self.strays.append(&mut client.channels);
+        }
         if client.channels.is_empty() {
             self.clients.remove(owner);
         }
@@ -384,6 +453,8 @@ impl Task {
             Effect::Target(target_server::Effect::CloseChannel { client, channel }) => {
                 self.close_channel(client, channel);
             }
+            Effect::Target(target_server::Effect::ClientMigrationComplete)
+                if self.clients.is_empty() && self.has(Defect::GuestWaitsForGoneClient) => {}
             Effect::Target(target_server::Effect::ClientMigrationComplete) => {
                 let _ = self.tell_target_host(target_host::Input::ClientMigrationComplete);
             }
@@ -530,7 +601,9 @@ impl Task {
     /// The first messages of a session that begins here.
     fn greet(&mut self, id: ClientId) {
         let has = self.defects();
-        if has(Defect::NoInitAfterMigration) && self.taken_over {
+        if has(Defect::NoInitAfterMigration) && self.taken_over
+            || has(Defect::NoInitAfterLostArrival) && self.arrival_lost
+        {
             return;
         }
         let (name, defect) = (self.options.name.clone(), self.settings.defect);

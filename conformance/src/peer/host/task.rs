@@ -109,6 +109,12 @@ pub(super) struct Task {
     pub(super) clients: Vec<Client>,
     /// Channels that belong to no client, which a defect let in.
     pub(super) strays: Vec<Channel>,
+    /// Links that a defect does not answer.
+    pub(super) stopped: Vec<Link>,
+    /// Whether nobody was connected as the migration ended.
+    ends_alone: bool,
+    /// Whether a client that was on its way here has gone.
+    pub(super) arrival_lost: bool,
     /// Of what a defect let the host die.
     pub(super) died: Option<String>,
 }
@@ -174,6 +180,9 @@ impl Task {
             cancelled: false,
             clients: Vec::new(),
             strays: Vec::new(),
+            stopped: Vec::new(),
+            ends_alone: false,
+            arrival_lost: false,
             died: None,
         }
     }
@@ -340,6 +349,7 @@ impl Task {
             source_host::Effect::MigrateStart => self.tell_server(server::Input::MigrateStart)?,
             source_host::Effect::StartNonLiveStage => self.order(Order::Finish),
             source_host::Effect::MigrateEnd { completed } => {
+                self.ends_alone = self.clients.is_empty();
                 self.tell_server(server::Input::MigrateEnd { completed })?;
                 if !completed {
                     (self.way, self.destination, self.answered) = (None, None, false);
@@ -359,7 +369,8 @@ impl Task {
             source_host::Effect::Release => {
                 // Nothing more is to be said to the target: its copy ends.
                 self.copying = None;
-                if !self.has(Defect::CompletionUntold) && !self.has(Defect::CompletedEarly) {
+                let untold = self.ends_alone && self.has(Defect::CompletionUntoldWithoutClient);
+                if !untold && !self.has(Defect::CompletionUntold) && !self.has(Defect::CompletedEarly) {
                     self.report(HostEvent::ClientMigrationCompleted);
                 }
             }

@@ -1,0 +1,128 @@
+//! Clients that go, in every situation of a server and in several ways. Neither server may suffer, nor the guest, nor the next client.
+
+use spice_migration::ChannelType;
+
+use super::check;
+use crate::{
+    case::{Case, Context, Level, OrFail, Verdict, run},
+    context::Place,
+    peer::client::Session,
+    situation::{GuestMove, Situation},
+    subject::HostEvent,
+};
+
+/// How a client goes. All of its connections are closed in the end; this is what it begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// It closes main, and sees what becomes of the other channels.
+    Main,
+    /// The same with a reset.
+    Reset,
+    /// It closes this one, and sees what becomes of the others.
+    Child(ChannelType),
+    /// It closes all at once.
+    All,
+}
+
+pub(super) fn cases() -> Vec<Case> {
+    let child = |channel_type| Way::Child(channel_type);
+    let ways = [
+        Way::Main,
+        Way::Reset,
+        child(ChannelType::DISPLAY),
+        child(ChannelType::INPUTS),
+        child(ChannelType::CURSOR),
+        Way::All,
+    ];
+    let pairs = Situation::ALL.into_iter().flat_map(|situation| ways.map(|way| (situation, way)));
+    let is_there =
+        |(situation, way): &(Situation, Way)| *situation != Situation::Linked || !matches!(way, Way::Child(_));
+    pairs.filter(is_there).map(|(situation, way)| case(situation, way)).collect()
+}
+
+fn case(situation: Situation, way: Way) -> Case {
+    let (name, does) = match way {
+        Way::Main => ("main".to_owned(), "closes main".to_owned()),
+        Way::Reset => ("reset".to_owned(), "resets main".to_owned()),
+        Way::Child(channel_type) => (channel_type.to_string(), format!("closes {channel_type}")),
+        Way::All => ("all".to_owned(), "closes everything at once".to_owned()),
+    };
+    let requirements: &'static [&'static str] = match (way, situation.guest()) {
+        (Way::All, GuestMove::No) => &["S12", "P1"],
+        (Way::All, GuestMove::Due) => &["S12", "S9.3", "H6", "T13", "P1"],
+        (Way::All, GuestMove::Begun) => &["S12", "H6", "T13", "P1"],
+        (_, GuestMove::No) => &["P3", "S12", "P1"],
+        (_, GuestMove::Due) => &["P3", "S12", "S9.3", "H6", "T13", "P1"],
+        (_, GuestMove::Begun) => &["P3", "S12", "H6", "T13", "P1"],
+    };
+    Case {
+        id: format!("vanish/{}/{name}", situation.name()).into(),
+        title: format!("A client that {does} strands nobody, in {}", situation.description()).into(),
+        requirements,
+        level: Level::Must,
+        sent: format!("in {}: the client {does}, and then the rest", situation.description()).into(),
+        expected: match situation.guest() {
+            GuestMove::No => "no connection is kept, and a new client is served",
+            _ => "the migration completes, both hosts are told, no connection is kept, and a new client is served",
+        }
+        .into(),
+        waits: false,
+        run: run(move |context| Box::pin(judge(context, situation, way))),
+    }
+}
+
+async fn judge(context: &mut Context, situation: Situation, way: Way) -> Verdict {
+    let patience = context.patience();
+    let limit = context.subject.migrate_timeout() + patience;
+    let mut sessions = situation.reach(context).await?;
+    match way {
+        Way::Main | Way::Reset => {
+            let Session { main, children, .. } = sessions.take(situation)?;
+            if way == Way::Reset {
+                main.reset().await;
+            } else {
+                main.close().await;
+            }
+            for mut child in children {
+                // The display of spice-server 0.15.1 waits for its data as long, and the rest for the display.
+                child.closed_within(limit).await.or_fail("P3")?;
+            }
+        }
+        Way::Child(channel_type) => {
+            sessions.session(situation)?.take_child(channel_type)?.close().await;
+            sessions.go_on(situation, None).await.or_fail("P3")?;
+        }
+        Way::All => {}
+    }
+    sessions.close().await;
+
+    let guest = situation.guest();
+    if guest == GuestMove::Due {
+        context.migrate(Place::Source, Place::Target).await?;
+    }
+    if guest != GuestMove::No {
+        context.happened(Place::Source, HostEvent::Stop, limit).await.or_fail("H6")?;
+        context.happened(Place::Target, HostEvent::Resume, limit).await.or_fail("H6")?;
+        let told = if guest == GuestMove::Due { "S9.3" } else { "S12" };
+        context.happened(Place::Source, HostEvent::ClientMigrationCompleted, limit).await.or_fail(told)?;
+        let twice = context.host(Place::Source).seen(HostEvent::Resume);
+        check(!twice, "H6", Place::Source.name(), "a guest that runs at the target alone", "it resumed here")?;
+    }
+    no_leaks(context).await?;
+
+    let (place, requirement) = match guest {
+        GuestMove::No => (Place::Source, "S12"),
+        _ => (Place::Target, "T13"),
+    };
+    let client = context.client();
+    context.connect(&client, place).await.or_fail(requirement)?.close().await;
+    Ok(())
+}
+
+/// Fails the case if a host keeps connections of clients that are gone.
+pub(super) async fn no_leaks(context: &Context) -> Verdict {
+    match context.leaks(context.patience()).await.into_iter().next() {
+        Some(leak) => check(false, leak.requirement, &leak.connection, leak.expected, leak.got),
+        None => Ok(()),
+    }
+}
