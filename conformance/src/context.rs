@@ -37,6 +37,8 @@ pub struct Setup {
     pub seamless: bool,
     /// Whether they demand a [password](Subject::password).
     pub password: bool,
+    /// Whether a target starts the guest as soon as it is there, as QEMU does, where it would otherwise wait for the client.
+    pub guest_first: bool,
 }
 
 /// A client between two hosts: its session runs at the source, and the target has accepted its links.
@@ -118,7 +120,7 @@ impl Context {
             password,
             incoming: place != Place::Source,
         };
-        let host = self.subject.start(self.directory.path(), &options, &self.trace).await?;
+        let host = self.subject.start(self.directory.path(), &options, setup.guest_first, &self.trace).await?;
         self.hosts.push(host);
         Ok(())
     }
@@ -207,11 +209,24 @@ impl Context {
     pub async fn prepare_semi_seamless(
         &mut self,
         client: &Client,
-        mut source: Session,
+        source: Session,
         from: Place,
         to: Place,
     ) -> Result<Prepared, Stop> {
         self.announce(from, to).await?;
+        self.follow_semi_seamless(client, source, to).await
+    }
+
+    /// The same from where the announcement has been made.
+    ///
+    /// # Errors
+    /// When a step does not go as it should.
+    pub async fn follow_semi_seamless(
+        &mut self,
+        client: &Client,
+        mut source: Session,
+        to: Place,
+    ) -> Result<Prepared, Stop> {
         until!(source.main, MigrateBegin).await?;
         let address = self.host(to).spice();
         let mut target = client.connect_migrating(to.name(), address, &source).await?;
@@ -229,11 +244,19 @@ impl Context {
     pub async fn prepare_seamless(
         &mut self,
         client: &Client,
-        mut source: Session,
+        source: Session,
         from: Place,
         to: Place,
     ) -> Result<Prepared, Stop> {
         self.announce(from, to).await?;
+        self.follow_seamless(client, source, to).await
+    }
+
+    /// The same from where the announcement has been made.
+    ///
+    /// # Errors
+    /// When a step does not go as it should.
+    pub async fn follow_seamless(&mut self, client: &Client, mut source: Session, to: Place) -> Result<Prepared, Stop> {
         let src_version = source.main.until("MIGRATE_BEGIN_SEAMLESS", seamless_version).await?;
         let address = self.host(to).spice();
         let mut target = client.connect_migrating(to.name(), address, &source).await?;

@@ -204,6 +204,14 @@ impl Situation {
     /// # Errors
     /// When a step does not go as it should.
     pub async fn reach(self, context: &mut Context) -> Result<Sessions, Stop> {
+        self.reach_with(context, false).await
+    }
+
+    /// The same, with targets that start the guest as soon as it is there if `guest_first`; see [`Setup::guest_first`].
+    ///
+    /// # Errors
+    /// See [`Self::reach`].
+    pub async fn reach_with(self, context: &mut Context, guest_first: bool) -> Result<Sessions, Stop> {
         const SEMI: &[MainCapability] = &[MainCapability::SEMI_SEAMLESS_MIGRATE, MainCapability::NAME_AND_UUID];
         let (source, target) = (Place::Source, Place::Target);
         let seamless = matches!(
@@ -215,7 +223,7 @@ impl Situation {
                 | Self::GuestCameSeamless
                 | Self::Resumed
         );
-        let setup = Setup { seamless, ..Setup::default() };
+        let setup = Setup { seamless, guest_first, ..Setup::default() };
         match self {
             Self::Session => context.start_source(setup).await?,
             _ => context.start_pair(setup).await?,
@@ -300,16 +308,16 @@ impl Sessions {
         session.ok_or_else(|| Stop::Inconclusive(format!("no session in {situation:?}")))
     }
 
-    /// The same, to do with it what one likes.
+    /// The session at a host, to do with it what one likes.
     ///
     /// # Errors
     /// When there is none.
-    pub fn take(&mut self, situation: Situation) -> Result<Session, Stop> {
-        let session = match situation.place() {
+    pub fn take(&mut self, place: Place) -> Result<Session, Stop> {
+        let session = match place {
             Place::Source => self.source.take(),
             _ => self.target.take(),
         };
-        session.ok_or_else(|| Stop::Inconclusive(format!("no session in {situation:?}")))
+        session.ok_or_else(|| Stop::Inconclusive(format!("no session at {}", place.name())))
     }
 
     /// One channel of that session.

@@ -14,11 +14,6 @@ const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/REQUIREMENTS.md");
 const AWAITED: &str = "
     L4
     L5.5
-    L7.2
-    L10
-    S1.6
-    S1.7
-    S4.4
     S8.3
     S9.4
     S10.3

@@ -99,11 +99,11 @@ async fn judge(context: &mut Context, situation: Situation, channel_type: Channe
     let mut linked = Vec::new();
     match deed {
         Deed::Twice => {
-            let times = if there { 1 } else { 2 };
-            for _ in 0..times {
-                // A server may refuse it.
-                linked.extend(link(context, situation, &mut sessions, channel_type).await?);
+            if !there && let Some(first) = link(context, situation, &mut sessions, channel_type).await? {
+                sessions.session(situation)?.children.push(first);
             }
+            // A server may refuse it.
+            linked.extend(link(context, situation, &mut sessions, channel_type).await?);
         }
         Deed::Silent => {
             if there {
@@ -127,9 +127,7 @@ async fn judge(context: &mut Context, situation: Situation, channel_type: Channe
     sessions.go_on(situation, lost).await.or_fail(requirement)?;
     match deed {
         Deed::Twice => {
-            if there {
-                linked.extend(sessions.session(situation)?.take_child(channel_type));
-            }
+            linked.extend(sessions.session(situation)?.take_child(channel_type));
             let ended = linked.iter_mut().filter_map(Channel::has_ended).count();
             check(ended < 2, requirement, &channel_type.to_string(), "one of the two to stay", "the end of both")?;
         }

@@ -5,14 +5,19 @@
 
 mod cancel;
 mod data;
+mod capabilities;
 mod channel;
+mod clients;
 mod link;
 mod main;
 mod malformed;
 mod message;
+mod repeat;
 mod seamless;
+mod segments;
 mod semi_seamless;
 mod switch_host;
+mod time;
 mod vanish;
 
 use std::sync::LazyLock;
@@ -27,6 +32,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
     static CASES: LazyLock<Vec<Case>> = LazyLock::new(|| {
         let groups = [
             link::cases(),
+            segments::cases(),
             main::cases(),
             semi_seamless::cases(),
             seamless::cases(),
@@ -37,6 +43,10 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
             data::cases(),
             channel::cases(),
             vanish::cases(),
+            capabilities::cases(),
+            clients::cases(),
+            repeat::cases(),
+            time::cases(),
         ];
         groups.into_iter().flatten().collect()
     });

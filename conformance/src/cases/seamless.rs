@@ -126,7 +126,7 @@ cases! {
         => chained;
 }
 
-const ALLOWED: Setup = Setup { seamless: true, password: false };
+const ALLOWED: Setup = Setup { seamless: true, password: false, guest_first: false };
 
 async fn begin_seamless(context: &mut Context) -> Verdict {
     begins(context, MainCapability::KNOWN).await

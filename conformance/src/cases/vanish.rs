@@ -77,7 +77,7 @@ async fn judge(context: &mut Context, situation: Situation, way: Way) -> Verdict
     let mut sessions = situation.reach(context).await?;
     match way {
         Way::Main | Way::Reset => {
-            let Session { main, children, .. } = sessions.take(situation)?;
+            let Session { main, children, .. } = sessions.take(situation.place())?;
             if way == Way::Reset {
                 main.reset().await;
             } else {

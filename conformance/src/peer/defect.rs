@@ -263,6 +263,32 @@ defects! {
     GuestWaitsForGoneClient "guest-waits-for-gone-client" "H6" gross;
     /// When a client was lost on its way here, no other is greeted.
     NoInitAfterLostArrival "no-init-after-lost-arrival" "T13";
+    /// A client with full headers is announced another scheme.
+    SchemeByHeader "scheme-by-header" "S1.6";
+    /// A host with a password announces another scheme.
+    SchemeByTicket "scheme-by-ticket" "S1.6";
+    /// The migration of a client with full headers is never completed.
+    NoCompletionWithFullHeaders "no-completion-with-full-headers" "S1.6";
+    /// Only one connection at a time can be in the link stage.
+    LinksOneByOne "links-one-by-one" "L10" gross;
+    /// A client that is on its way here stays when another one links main.
+    ArrivalKept "arrival-kept" "L7.2";
+    /// A second client on its way here kills the host.
+    DiesOfSecondArrival "dies-of-second-arrival" "T13" gross;
+    /// A client that links after the destination was given is told of it.
+    NewcomerAnnounced "newcomer-announced" "S1.7";
+    /// Whoever is there when the migration completes is sent MIGRATE, if any client ever agreed to seamless, as at spice-server 0.15.1.
+    AgreementKept "agreement-kept" "S4.4";
+    /// After an attempt that failed or was cancelled every client is sent MIGRATE.
+    MigrateAfterFailure "migrate-after-failure" "S4.4";
+    /// After an attempt that failed or was cancelled no client is told that the guest has moved.
+    NoCompletionAfterFailure "no-completion-after-failure" "R2";
+    /// The same for clients that came since.
+    NoCompletionForNewClient "no-completion-for-new-client" "R2.2";
+    /// The next destination is announced to a client that is still on its way here.
+    BeginWhileArriving "begin-while-arriving" "T9";
+    /// A display whose data does not come stays open.
+    DisplayAwaitedForEver "display-awaited-for-ever" "T8";
 }
 
 impl fmt::Display for Defect {

@@ -10,6 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use spice_migration::migrate::source_host::Completion;
+
 use crate::{
     peer::{
         defect::Defect,
@@ -72,12 +74,16 @@ impl Subject {
         &self,
         directory: &Path,
         options: &HostOptions,
+        guest_first: bool,
         trace: &Trace,
     ) -> Result<Host, StartError> {
         match self {
             Self::Embedded(defect) => {
                 let migrate_timeout = self.migrate_timeout();
-                let settings = HostSettings { defect: *defect, migrate_timeout, ..HostSettings::default() };
+                let mut settings = HostSettings { defect: *defect, migrate_timeout, ..HostSettings::default() };
+                if guest_first {
+                    settings.completion = Completion::SourceWaits;
+                }
                 EmbeddedHost::start(options, settings, trace).await.map(Host::Embedded)
             }
             Self::Qemu(qemu) => qemu.start(directory, options, trace).await.map(|host| Host::Qemu(Box::new(host))),

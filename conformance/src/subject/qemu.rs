@@ -55,6 +55,9 @@ const PORT_TAKEN: &str = "Failed to open SPICE sockets";
 /// Bytes per second, so few that a VM migration takes hours and is there to be cancelled.
 const THROTTLED_BANDWIDTH: u64 = 2000;
 
+/// What QEMU's migrations are limited to if nobody says otherwise.
+const DEFAULT_BANDWIDTH: u64 = 128 << 20;
+
 /// A QEMU binary that runs.
 #[derive(Clone, Debug)]
 pub struct Qemu {
@@ -273,15 +276,17 @@ impl QemuHost {
         self.migrate_to(&self.nowhere_path.clone()).await
     }
 
-    /// Makes migrations from this host so slow that they can be cancelled.
+    /// Makes migrations from this host so slow that they can be cancelled; then the next ones are as fast as ever.
     ///
     /// # Errors
     /// See [`Self::migrate_info`].
     pub async fn throttle(&mut self) -> Result<(), ControlError> {
-        let parameters = qmp::MigrateSetParameters {
-            max_bandwidth: Some(THROTTLED_BANDWIDTH),
-            ..qmp::MigrateSetParameters::default()
-        };
+        self.limit_bandwidth(THROTTLED_BANDWIDTH).await
+    }
+
+    async fn limit_bandwidth(&mut self, bytes_per_second: u64) -> Result<(), ControlError> {
+        let parameters =
+            qmp::MigrateSetParameters { max_bandwidth: Some(bytes_per_second), ..qmp::MigrateSetParameters::default() };
         self.execute(qmp::migrate_set_parameters(parameters), COMMAND_DEADLINE).await.map(drop)
     }
 
@@ -291,7 +296,8 @@ impl QemuHost {
     /// # Errors
     /// See [`Self::migrate_info`].
     pub async fn cancel(&mut self) -> Result<(), ControlError> {
-        self.execute(qmp::migrate_cancel {}, COMMAND_DEADLINE).await.map(drop)
+        self.execute(qmp::migrate_cancel {}, COMMAND_DEADLINE).await?;
+        self.limit_bandwidth(DEFAULT_BANDWIDTH).await
     }
 
     /// Waits for an event and returns when it came. Each event is delivered once; events that are not waited for

@@ -17,7 +17,7 @@ use spice_migration::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    sync::mpsc,
+    sync::{Mutex, mpsc},
     time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -54,6 +54,8 @@ pub(super) struct Server {
     pub(super) password: Option<String>,
     pub(super) settings: Arc<HostSettings>,
     pub(super) inputs: mpsc::Sender<Input>,
+    /// Held in the link stage, with `links-one-by-one`.
+    pub(super) linking: Arc<Mutex<()>>,
 }
 
 /// A client has authenticated itself. The server sends the link result, and then messages, to `outbound`; when it drops
@@ -84,7 +86,13 @@ async fn serve(stream: TcpStream, with_tls: bool, connection: u64, server: &Serv
     let Some(mut stream) = secured(stream, with_tls, &server.settings).await else { return };
     let inputs = &server.inputs;
     let (outbound, mut queue) = mpsc::channel(OUTBOUND_LEN);
-    let linked = timeout(LINK_DEADLINE, link(&mut stream, connection, server, outbound)).await;
+    let linked = {
+        let _alone = match server.settings.defect {
+            Some(Defect::LinksOneByOne) => Some(server.linking.lock().await),
+            _ => None,
+        };
+        timeout(LINK_DEADLINE, link(&mut stream, connection, server, outbound)).await
+    };
     if let Ok(Some(link)) = linked {
         let header = link.header;
         if inputs.send(Input::Link(link)).await.is_ok() {

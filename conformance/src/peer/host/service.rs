@@ -17,7 +17,7 @@ use spice_migration::{
         FromSource, FromTarget, ToSource, ToTarget,
         server::{Effect, Input},
         source_host,
-        source_server::{self, ClientId},
+        source_server::{self, ClientId, Support},
         target_host, target_server,
     },
     state::VERSION,
@@ -128,17 +128,36 @@ impl Task {
             leaving: false,
             channels: vec![main],
         };
-        let support = client.support(self.settings.defect);
+        let support = self.support(&client);
+        if migrating {
+            if self.arrival && self.has(Defect::DiesOfSecondArrival) {
+                self.died = Some("a second client on its way here".to_owned());
+            }
+            self.arrival = true;
+        }
         self.clients.push(client);
         self.note(&format_args!("client {id} linked {} {}", MAIN.channel_type, MAIN.id));
         self.tell_role_that_must_accept(Input::Linked { client: id, channel: MAIN, migrating, support });
     }
 
+    /// What a client can do, or what a defect takes it for.
+    fn support(&self, client: &Client) -> Support {
+        let support = client.support(self.settings.defect);
+        let full_header = client.channels.iter().any(|channel| channel.header == HeaderKind::Full);
+        let another = self.has(Defect::SchemeByHeader) && full_header
+            || self.has(Defect::SchemeByTicket) && self.options.password.is_some();
+        match support {
+            _ if !another => support,
+            Support { seamless: true, .. } => Support { seamless: false, semi_seamless: true },
+            Support { semi_seamless, .. } => Support { seamless: false, semi_seamless: !semi_seamless },
+        }
+    }
+
     /// A child channel of a client.
     fn adopt(&mut self, owner: usize, channel: Channel) {
+        let support = self.support(&self.clients[owner]);
         let client = &mut self.clients[owner];
         let (id, linked) = (client.id, channel.id);
-        let support = client.support(self.settings.defect);
         client.channels.push(channel);
         let too_early = client.migrating && !client.seamless && !client.init_sent && !self.server.serves(id);
         self.note(&format_args!("client {id} linked {} {}", linked.channel_type, linked.id));
@@ -276,6 +295,7 @@ impl Task {
         message: &ClientMessage<'_>,
     ) -> Result<(), String> {
         self.note(&format_args!("client {client} said {}", short(message.c_name())));
+        self.agreed |= said == ToSource::ConnectedSeamless;
         let told = self.tell_server(Input::ToSource { client, channel, message: said });
         let unasked = self.server.serves(client) && self.client(client).is_some_and(|client| !client.asked);
         if said == ToSource::ConnectError && unasked && self.has(Defect::UnaskedErrorAnswered) {
@@ -450,6 +470,10 @@ impl Task {
             }
             Effect::Target(target_server::Effect::Send { client, message }) => self.tell_as_target(client, message),
             Effect::Target(target_server::Effect::Start { client, channel }) => self.start(input, client, channel),
+            Effect::Target(target_server::Effect::CloseChannel { channel, .. })
+                if input == Input::Deadline
+                    && channel.channel_type == ChannelType::DISPLAY
+                    && self.has(Defect::DisplayAwaitedForEver) => {}
             Effect::Target(target_server::Effect::CloseChannel { client, channel }) => {
                 self.close_channel(client, channel);
             }
@@ -462,7 +486,7 @@ impl Task {
     }
 
     fn tell_as_source(&mut self, input: Input, id: ClientId, channel: ChannelId, message: FromSource) {
-        if self.is_withheld(input, channel, message) {
+        if self.is_withheld(input, id, channel, message) {
             return;
         }
         let has = self.defects();
@@ -471,9 +495,20 @@ impl Task {
         let destination = self.destination.clone();
         let port_error = u16::from(has(Defect::DestinationPortWrong));
         let destination = destination.as_ref().and_then(|destination| on_wire(destination, port_error));
+        let migrates_all =
+            has(Defect::AgreementKept) && self.agreed || has(Defect::MigrateAfterFailure) && self.called_off_at > 0;
         let Some(client) = self.client(id) else { return };
         let Some(place) = client.channel(channel) else { return };
+        let full_header = place.header == HeaderKind::Full;
+        if completed(message) && full_header && has(Defect::NoCompletionWithFullHeaders) {
+            return;
+        }
         let data;
+        let message = if message == FromSource::SwitchHost && migrates_all {
+            FromSource::Migrate(MigrateFlags::default())
+        } else {
+            message
+        };
         let told = match (altered(message, channel, defect), destination) {
             (FromSource::Begin, Some(destination)) => ServerMessage::MigrateBegin(send::MigrateBegin { destination }),
             (FromSource::BeginSeamless { version: src_mig_version }, Some(destination)) => {
@@ -523,8 +558,9 @@ impl Task {
     }
 
     /// Whether a defect keeps the message from being sent.
-    fn is_withheld(&self, input: Input, channel: ChannelId, message: FromSource) -> bool {
+    fn is_withheld(&self, input: Input, id: ClientId, channel: ChannelId, message: FromSource) -> bool {
         let has = self.defects();
+        let is_new = self.called_off_at > 0 && id > self.called_off_at;
         match (message, input) {
             (FromSource::Begin | FromSource::BeginSeamless { .. }, _) => {
                 has(Defect::NoBeginAfterCancel) && self.cancelled
@@ -536,6 +572,8 @@ impl Task {
             }
             (FromSource::Cancel, Input::MigrateConnect) => has(Defect::SecondBeginWithoutCancel),
             (FromSource::Cancel, Input::ToSource { .. }) => has(Defect::UnaskedConnectedIgnored),
+            _ if completed(message) && self.called_off_at > 0 && has(Defect::NoCompletionAfterFailure) => true,
+            _ if completed(message) && is_new && has(Defect::NoCompletionForNewClient) => true,
             (FromSource::Migrate(_), _) => {
                 channel.channel_type == ChannelType::CURSOR && has(Defect::MigrateMissingOnCursor)
             }
@@ -564,6 +602,24 @@ impl Task {
         }
         if completes && self.has(Defect::CompletedEarly) {
             self.report(HostEvent::ClientMigrationCompleted);
+        }
+    }
+
+    /// What defects do when the host gives a destination.
+    pub(super) fn go_wrong_before_announcement(&mut self) {
+        if self.has(Defect::BeginWhileArriving) {
+            let arriving = self.clients.iter().map(|client| client.id).filter(|id| !self.server.serves(*id));
+            for id in arriving.collect::<Vec<_>>() {
+                self.announce_to(id);
+            }
+        }
+    }
+
+    /// With defects: announces the destination to one client.
+    fn announce_to(&mut self, id: ClientId) {
+        let Some(destination) = self.destination.clone() else { return };
+        if let Some(destination) = on_wire(&destination, 0) {
+            self.send(id, &ServerMessage::MigrateBegin(send::MigrateBegin { destination }));
         }
     }
 
@@ -620,6 +676,10 @@ impl Task {
         if asked || has(Defect::NameUnasked) {
             client.send_main(&ServerMessage::Uuid(send::Uuid { uuid: [0; 16] }));
         }
+        if has(Defect::NewcomerAnnounced) {
+            self.announce_to(id);
+        }
+        let Some(client) = self.client(id) else { return };
         if has(Defect::ChannelsListEarly) {
             client.send_channels_list(defect);
         }
@@ -705,6 +765,11 @@ impl Task {
         let switched_on = self.settings.defect;
         move |defect| switched_on == Some(defect)
     }
+}
+
+/// Whether a message says that the guest has moved.
+const fn completed(message: FromSource) -> bool {
+    matches!(message, FromSource::End | FromSource::Migrate(_) | FromSource::SwitchHost)
 }
 
 /// What a defect makes of a message.

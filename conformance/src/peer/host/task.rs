@@ -4,7 +4,8 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use spice_migration::migrate::{
-    self, MIGRATE_TIMEOUT, Role, SourceHost, TargetHost, Violation, server, source_host, target_host,
+    self, MIGRATE_TIMEOUT, Role, SourceHost, TargetHost, Violation, server, source_host, source_server::ClientId,
+    target_host,
 };
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -111,6 +112,12 @@ pub(super) struct Task {
     pub(super) strays: Vec<Channel>,
     /// Links that a defect does not answer.
     pub(super) stopped: Vec<Link>,
+    /// Whether a client has agreed to seamless migration.
+    pub(super) agreed: bool,
+    /// The latest client when an attempt was called off; 0: none was.
+    pub(super) called_off_at: ClientId,
+    /// Whether a client has ever been on its way here.
+    pub(super) arrival: bool,
     /// Whether nobody was connected as the migration ended.
     ends_alone: bool,
     /// Whether a client that was on its way here has gone.
@@ -159,7 +166,9 @@ impl Task {
         } else {
             HostRole::Source(SourceHost::new(settings.completion, settings.hand_over))
         };
-        let several = settings.several_clients || settings.defect == Some(Defect::FirstClientKept);
+        let several = settings.several_clients
+            || settings.defect == Some(Defect::FirstClientKept)
+            || settings.defect == Some(Defect::ArrivalKept) && options.incoming;
         Self {
             server: migrate::Server::new(options.seamless, several),
             options,
@@ -181,6 +190,9 @@ impl Task {
             clients: Vec::new(),
             strays: Vec::new(),
             stopped: Vec::new(),
+            agreed: false,
+            called_off_at: 0,
+            arrival: false,
             ends_alone: false,
             arrival_lost: false,
             died: None,
@@ -192,12 +204,14 @@ impl Task {
     pub(super) async fn run(mut self, listeners: Listeners, mut queue: mpsc::Receiver<Input>, alive: Arc<()>) -> Ended {
         let mut connections = JoinSet::new();
         let mut connection = 0;
+        let linking = Arc::default();
         let mut serve = |stream: TcpStream, with_tls, task: &Self, connections: &mut JoinSet<()>| {
             // Without it, small messages wait for acknowledgements; if it fails, they do.
             let _ = stream.set_nodelay(true);
             connection += 1;
             let (password, settings) = (task.options.password.clone(), task.settings.clone());
-            let serves = connection::Server { password, settings, inputs: task.inputs.clone() };
+            let serves =
+                connection::Server { password, settings, inputs: task.inputs.clone(), linking: Arc::clone(&linking) };
             connections.spawn(connection::run(stream, with_tls, connection, serves, alive.clone()));
         };
         let writes_in_a_tick = self.settings.guest.dirtied_per_second as f64 * guest::TICK.as_secs_f64();
@@ -339,7 +353,10 @@ impl Task {
     fn do_at_source(&mut self, effect: source_host::Effect) -> Result<(), Violation> {
         match effect {
             source_host::Effect::MigrateInfo => self.tell_server(server::Input::MigrateInfo)?,
-            source_host::Effect::MigrateConnect => self.tell_server(server::Input::MigrateConnect)?,
+            source_host::Effect::MigrateConnect => {
+                self.go_wrong_before_announcement();
+                self.tell_server(server::Input::MigrateConnect)?;
+            }
             // It begins in `send_guest`, where it has a task to run in.
             source_host::Effect::StartLiveStage => {}
             source_host::Effect::StopGuest => {
@@ -352,6 +369,7 @@ impl Task {
                 self.ends_alone = self.clients.is_empty();
                 self.tell_server(server::Input::MigrateEnd { completed })?;
                 if !completed {
+                    self.called_off_at = self.clients.iter().map(|client| client.id).max().unwrap_or(0);
                     (self.way, self.destination, self.answered) = (None, None, false);
                 }
             }

@@ -1,0 +1,265 @@
+//! Migrations that follow each other: a second destination before the first is reached, a target that becomes a source, and another
+//! attempt after one that came to nothing.
+
+use spice_migration::{
+    ClientMessage, Data,
+    caps::MainCapability,
+    message::{MigrateFlags, client as say},
+};
+
+use super::{check, check_absent, clients::switched};
+use crate::{
+    case::{Case, Context, Level, OrFail, Scheme, Stop, Verdict, run},
+    context::{Place, Prepared, Setup, migrate_data, migrate_flags, restart},
+    peer::client::{Client, Session, is, until},
+    situation::Situation,
+    subject::HostEvent,
+};
+
+/// How the first attempt ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Failed,
+    Cancelled,
+}
+
+/// Who is there for the second attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Who {
+    /// The client of the first.
+    Same,
+    /// Another one.
+    New,
+    /// The client of the first, which does not answer this time.
+    Silent,
+}
+
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    // Before the client has answered the first announcement, servers differ in whether they wait for that; S10.3 is about it.
+    for situation in [Situation::Connected, Situation::Agreed] {
+        cases.push(Case {
+            id: format!("repeat/second-destination/{}", situation.name()).into(),
+            title: format!("Another destination replaces the first one for {}", situation.description()).into(),
+            requirements: &["S10.1"],
+            level: Level::Must,
+            sent: format!("in {}: the host announces a third one; the client goes there", situation.description())
+                .into(),
+            expected: "MIGRATE_CANCEL, the new announcement, and a migration to the third host that completes".into(),
+            waits: false,
+            run: run(move |context| Box::pin(second_destination(context, situation))),
+        });
+    }
+    for situation in [Situation::GuestCame, Situation::GuestCameSeamless, Situation::Restarted, Situation::Resumed] {
+        let early = !situation.serves();
+        cases.push(Case {
+            id: format!("repeat/chain/{}", situation.name()).into(),
+            title: format!("The next destination may be given to {}", situation.description()).into(),
+            requirements: if early { &["T9", "R3"] } else { &["R1"] },
+            level: if early { Level::Should } else { Level::Must },
+            sent: format!("in {}: the target announces a third host", situation.description()).into(),
+            expected: "the announcement, once the client has arrived, and a working session at the third host".into(),
+            waits: false,
+            run: run(move |context| Box::pin(chain(context, situation))),
+        });
+    }
+    for end in [End::Failed, End::Cancelled] {
+        for seamless in [false, true] {
+            cases.extend([Who::Same, Who::New, Who::Silent].map(|who| retry_case(end, seamless, who)));
+        }
+    }
+    cases
+}
+
+fn retry_case(end: End, seamless: bool, who: Who) -> Case {
+    let (end_name, ended) = match end {
+        End::Failed => ("failed", "fails"),
+        End::Cancelled => ("cancelled", "is cancelled"),
+    };
+    let scheme = if seamless { "seamless" } else { "semi-seamless" };
+    let (name, requirements, then): (_, &'static [&'static str], _) = match who {
+        Who::Same => ("same-client", &["R2"], "the same client"),
+        Who::New => ("new-client", &["R2.2"], "a new client"),
+        Who::Silent => ("silent-client", &["S4.4"], "the same client, which does not answer"),
+    };
+    Case {
+        id: format!("repeat/retry/{end_name}-{scheme}-{name}").into(),
+        title: format!("After a {scheme} migration that {ended} the next attempt works with {then}").into(),
+        requirements,
+        level: Level::Must,
+        sent: format!("a {scheme} migration that {ended}; another attempt with {then}").into(),
+        expected: match who {
+            Who::Silent => "MIGRATE_SWITCH_HOST, and no MIGRATE",
+            _ => "a migration that completes",
+        }
+        .into(),
+        waits: false,
+        run: run(move |context| Box::pin(retry(context, end, seamless, who))),
+    }
+}
+
+async fn second_destination(context: &mut Context, situation: Situation) -> Verdict {
+    let (source, third) = (Place::Source, Place::Third);
+    let requirement = "S10.1";
+    let seamless = situation == Situation::Agreed;
+    let mut sessions = situation.reach(context).await?;
+    context.start(third, Setup { seamless, ..Setup::default() }).await?;
+    let session = sessions.take(situation.place())?;
+    let before = session.main.taken.len();
+    let client = client(context, seamless);
+    let prepared = prepare(context, &client, session, third, seamless).await.or_fail(requirement)?;
+    let main = &prepared.source.main;
+    let cancelled = main.taken[before..].iter().any(|received| is!(received, MigrateCancel));
+    check(cancelled, requirement, &main.name, "MIGRATE_CANCEL before the new announcement", "it alone")?;
+    finish(context, prepared, source, third, seamless).await.or_fail(requirement)?.close().await;
+    sessions.close().await;
+    Ok(())
+}
+
+async fn chain(context: &mut Context, situation: Situation) -> Verdict {
+    let (target, third) = (Place::Target, Place::Third);
+    let seamless = matches!(situation, Situation::GuestCameSeamless | Situation::Resumed);
+    let requirement = if situation.serves() { "R1" } else { "T9" };
+    let mut sessions = situation.reach_with(context, true).await?;
+    context.start(third, Setup { seamless, ..Setup::default() }).await?;
+    let mut session = sessions.take(situation.place())?;
+    if situation.serves() {
+        let client = client(context, seamless);
+        let prepared = prepare_from(context, &client, session, target, third, seamless).await.or_fail("R1")?;
+        finish(context, prepared, target, third, seamless).await.or_fail("R1")?.close().await;
+        return Ok(());
+    }
+    let patience = context.patience();
+    context.happened(target, HostEvent::Resume, patience).await?;
+    let client = client(context, seamless);
+    context.announce(target, third).await?;
+    if seamless {
+        hand_over(&mut sessions.take(Place::Source)?, &mut session).await?;
+    } else {
+        restart(&mut session).await.or_fail(requirement)?;
+        session.start_children().await?;
+    }
+    let prepared = match seamless {
+        true => context.follow_seamless(&client, session, third).await,
+        false => context.follow_semi_seamless(&client, session, third).await,
+    }
+    .or_fail(requirement)?;
+    let main = &prepared.source.main;
+    let first =
+        main.taken.iter().find(|received| is!(received, Init | MultiMediaTime | MigrateBegin | MigrateBeginSeamless));
+    let early = first.filter(|received| is!(received, MigrateBegin | MigrateBeginSeamless));
+    check_absent(early, requirement, main, "no announcement before the client has arrived")?;
+    finish(context, prepared, target, third, seamless).await.or_fail("R3")?.close().await;
+    Ok(())
+}
+
+/// Carries the state of each channel over; MIGRATE has come on each.
+async fn hand_over(source: &mut Session, target: &mut Session) -> Result<(), Stop> {
+    for (source, target) in source.channels().zip(target.channels()) {
+        let migrate = source.taken.iter().find_map(|received| migrate_flags(&received.message().ok()?));
+        let flags = migrate.unwrap_or_default();
+        if flags.contains(MigrateFlags::NEED_FLUSH) {
+            source.send_last(ClientMessage::MigrateFlushMark);
+        }
+        if flags.contains(MigrateFlags::NEED_DATA_TRANSFER) {
+            let data = source.until("MIGRATE_DATA", migrate_data).await?;
+            target.send(ClientMessage::MigrateData(say::MigrateData { data: Data(&data) }));
+        }
+    }
+    Ok(())
+}
+
+async fn retry(context: &mut Context, end: End, seamless: bool, who: Who) -> Verdict {
+    let (source, target) = (Place::Source, Place::Target);
+    let setup = Setup { seamless, ..Setup::default() };
+    let patience = context.patience();
+    context.start_pair(setup).await?;
+    let client = client(context, seamless);
+    let session = context.connect(&client, source).await?;
+    let Prepared { source: mut session, target: at_target } =
+        prepare(context, &client, session, target, seamless).await?;
+    match end {
+        End::Failed => {
+            let host = context.host(source);
+            host.migrate_to_nowhere().await?;
+            host.wait_for(HostEvent::MigrationFailed, patience).await?;
+            until!(session.main, MigrateCancel).await?;
+            at_target.close().await;
+            context.note_called_off(Scheme::Failed);
+        }
+        End::Cancelled => {
+            context.cancel_migration().await?;
+            until!(session.main, MigrateCancel).await?;
+            at_target.close().await;
+            context.note_called_off(Scheme::Cancelled);
+            context.start(target, setup).await?;
+        }
+    }
+    match who {
+        Who::Same => {
+            let prepared = prepare(context, &client, session, target, seamless).await.or_fail("R2")?;
+            finish(context, prepared, source, target, seamless).await.or_fail("R2")?.close().await;
+        }
+        Who::New => {
+            session.close().await;
+            let session = context.connect(&client, source).await.or_fail("R2.2")?;
+            let prepared = prepare(context, &client, session, target, seamless).await.or_fail("R2.2")?;
+            finish(context, prepared, source, target, seamless).await.or_fail("R2.2")?.close().await;
+        }
+        Who::Silent => {
+            context.announce(source, target).await?;
+            match seamless {
+                true => until!(session.main, MigrateBeginSeamless).await?,
+                false => until!(session.main, MigrateBegin).await?,
+            }
+            context.migrate(source, target).await?;
+            switched(&mut session.main).await.or_fail("S4.4")?;
+            session.close().await;
+        }
+    }
+    Ok(())
+}
+
+fn client(context: &Context, seamless: bool) -> Client {
+    match seamless {
+        true => context.client(),
+        false => context.client().with_main(&[MainCapability::SEMI_SEAMLESS_MIGRATE, MainCapability::NAME_AND_UUID]),
+    }
+}
+
+async fn prepare(
+    context: &mut Context,
+    client: &Client,
+    session: Session,
+    to: Place,
+    seamless: bool,
+) -> Result<Prepared, Stop> {
+    prepare_from(context, client, session, Place::Source, to, seamless).await
+}
+
+async fn prepare_from(
+    context: &mut Context,
+    client: &Client,
+    session: Session,
+    from: Place,
+    to: Place,
+    seamless: bool,
+) -> Result<Prepared, Stop> {
+    match seamless {
+        true => context.prepare_seamless(client, session, from, to).await,
+        false => context.prepare_semi_seamless(client, session, from, to).await,
+    }
+}
+
+async fn finish(
+    context: &mut Context,
+    prepared: Prepared,
+    from: Place,
+    to: Place,
+    seamless: bool,
+) -> Result<Session, Stop> {
+    match seamless {
+        true => context.finish_seamless(prepared, from, to).await,
+        false => context.finish_semi_seamless(prepared, from, to).await,
+    }
+}
