@@ -15,6 +15,12 @@ const SEEN_OTHERWISE: &[(Defect, &[&str])] = &[
     (Defect::FullHeaderAlways, &["M1.1"]),
     (Defect::SecondEndAnswered, &["Q2"]),
     (Defect::CancelBesideCompletion, &["S4.3", "S5.2"]),
+    (Defect::SchemeByHeader, &["S1.1", "S1.3"]),
+    (Defect::SchemeByTicket, &["S1.1", "S1.3"]),
+    (Defect::AgreementKept, &["S4.3"]),
+    (Defect::MigrateAfterFailure, &["S4.3"]),
+    // It is always MIGRATE_BEGIN.
+    (Defect::BeginWhileArriving, &["S1.1"]),
 ];
 
 const MATRIX: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/DEFECTS.md");

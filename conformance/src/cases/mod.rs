@@ -4,10 +4,10 @@
 //! is about that step fails. What a case is about ends in `.or_fail(requirement)?` or goes through [`check`].
 
 mod cancel;
-mod data;
 mod capabilities;
 mod channel;
 mod clients;
+mod data;
 mod link;
 mod main;
 mod malformed;

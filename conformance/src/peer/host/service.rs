@@ -505,7 +505,7 @@ impl Task {
         }
         let data;
         let message = if message == FromSource::SwitchHost && migrates_all {
-            FromSource::Migrate(MigrateFlags::default())
+            FromSource::Migrate(MigrateFlags::NEED_FLUSH | MigrateFlags::NEED_DATA_TRANSFER)
         } else {
             message
         };
