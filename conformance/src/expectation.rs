@@ -11,7 +11,8 @@
 //!
 //! An entry is about one case. Where `version` is given, it holds for peers of that version alone; where `liveness` and `signal`
 //! are, a host must have ended so. An entry whose case passes is stale, and fails the run until it is removed; one that holds
-//! `sometimes`, because it hangs on a race, never is.
+//! `sometimes`, because it hangs on a race or on what lies in memory, never is. A `[[seen]]` entry is about what the observer sees beside
+//! the cases: a requirement and the reason.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -34,6 +35,19 @@ pub struct Expectations {
     /// One for each case that does not pass.
     #[serde(default, rename = "deviation")]
     pub deviations: Vec<Deviation>,
+    /// What the observer sees beside the cases.
+    #[serde(default)]
+    pub seen: Vec<Seen>,
+}
+
+/// A requirement that is known to be violated in cases about something else.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Seen {
+    /// Which.
+    pub requirement: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// How a case is known not to pass.
@@ -50,7 +64,7 @@ pub struct Deviation {
     pub reason: String,
     /// The version of the peer that deviates; every version if not given.
     pub version: Option<String>,
-    /// How a host ends up; alive if not given.
+    /// How a host ends up. If not given: alive; and with `sometimes`, in any way.
     pub liveness: Option<Ended>,
     /// The signal that ends a host.
     pub signal: Option<i32>,
@@ -137,6 +151,7 @@ impl Expectations {
     #[must_use]
     pub fn violates(&self, requirement: &str) -> bool {
         self.deviations.iter().any(|deviation| deviation.requirement == requirement)
+            || self.seen.iter().any(|seen| seen.requirement == requirement)
     }
 }
 
@@ -156,7 +171,7 @@ impl Deviation {
         };
         let mut ends = result.liveness.iter().filter_map(|(_, liveness)| ended(liveness)).peekable();
         let liveness = match self.liveness {
-            None => ends.peek().is_none(),
+            None => self.sometimes || ends.peek().is_none(),
             Some(expected) => {
                 ends.any(|(how, signal)| how == expected && (self.signal.is_none() || signal == self.signal))
             }

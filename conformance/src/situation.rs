@@ -153,16 +153,10 @@ impl Situation {
         }
     }
 
-    /// Whether a channel is there, and will be read: before the guest comes, the server holds back all but main.
+    /// Whether a channel is there, and is read: semi-seamlessly, the server need not read any but main before MIGRATE_END [T2].
     #[must_use]
     pub fn lets_hear(self, channel_type: ChannelType) -> bool {
-        !matches!(self, Self::Linked | Self::Waiting) || channel_type == ChannelType::MAIN
-    }
-
-    /// Whether the server holds the channel back: it need not read what comes on it before the client's MIGRATE_END [T2].
-    #[must_use]
-    pub fn holds(self, channel_type: ChannelType) -> bool {
-        matches!(self, Self::Waiting | Self::GuestCame) && channel_type != ChannelType::MAIN
+        !matches!(self, Self::Linked | Self::Waiting | Self::GuestCame) || channel_type == ChannelType::MAIN
     }
 
     /// Whether main is served as in a session that nothing happens to.

@@ -14,20 +14,32 @@ use serde_json::Value;
 /// A case that lasts some 10 s: the client stays, and the server waits for it.
 const LONG: &str = "semi-seamless/source/client-stays";
 
+/// The cases that are written by hand, and one table of cases. All of them take too long for every change.
+const GROUPS: &[&str] = &[
+    "--filter",
+    "link/*",
+    "main/*",
+    "semi-seamless/*",
+    "seamless/*",
+    "switch-host/*",
+    "cancel/*",
+    "message/session/*",
+];
+
 #[test]
-fn qemu_is_judged_in_every_scheme_and_its_known_fault_is_found() {
-    let Some(folder) = folder("the whole suite against QEMU") else { return };
+fn qemu_is_judged_in_every_scheme_and_deviates_only_as_is_known() {
+    let Some(folder) = folder("the suite against QEMU") else { return };
     let file = folder.path().join("report.json");
-    let status = suite(&file, &[]).spawn().unwrap().wait().unwrap();
+    let status = suite(&file, GROUPS).spawn().unwrap().wait().unwrap();
     let report = read(&file);
 
     let cases = report["cases"].as_array().unwrap();
-    assert!(cases.iter().filter(|case| case["outcome"] != "not-applicable").count() >= 25);
+    assert!(cases.iter().filter(|case| case["outcome"] == "pass").count() >= 100);
     let unexpected: Vec<_> = cases.iter().filter(|case| case["expected"] == false).collect();
+    assert!(unexpected.is_empty() && status.code() == Some(0), "{unexpected:#?} {:#}", report["seen"]);
     // spice-server 0.15.1 closes without a word; see L6.2 in requirements.toml.
-    let known = |case: &&Value| case["id"] == "link/channel/unknown" && case["outcome"] == "fail";
-    assert!(unexpected.len() == 1 && unexpected.iter().all(known), "{unexpected:#?}");
-    assert_eq!(status.code(), Some(1));
+    let known = cases.iter().find(|case| case["id"] == "link/channel/unknown").unwrap();
+    assert_eq!((&known["outcome"], &known["expected"]), (&"fail".into(), &true.into()));
     for scheme in ["seamless", "semi-seamless", "switch-host", "cancelled"] {
         let seen = report["migrations"].as_array().unwrap().iter().any(|migration| migration["scheme"] == scheme);
         assert!(seen, "no {scheme} migration");

@@ -137,9 +137,7 @@ fn case(situation: Situation, example: Example) -> Case {
 fn follows(situation: Situation, example: &Example) -> (&'static [&'static str], Follows) {
     use Situation::{Cancelled, GuestCame, Linked, Session, Waiting};
     match (situation, example.message) {
-        (_, ClientMessage::Unknown { id: 999, .. }) if !situation.holds(example.channel_type) => {
-            (&["M4.1"], Follows::End)
-        }
+        (_, ClientMessage::Unknown { id: 999, .. }) => (&["M4.1"], Follows::End),
         (Session | Cancelled, ClientMessage::MigrateConnected | ClientMessage::MigrateConnectedSeamless) => {
             (&["S6.1"], Follows::Cancel)
         }
@@ -159,13 +157,6 @@ async fn judge(context: &mut Context, situation: Situation, example: Example) ->
     let channel = sessions.channel(situation, example.channel_type)?;
     let before = channel.taken.len();
     channel.send(example.message);
-    if situation.holds(example.channel_type) {
-        // It need not be read before the channel starts.
-        let main = sessions.channel(situation, ChannelType::MAIN)?;
-        main.send(ClientMessage::MigrateEnd);
-        until!(main, Init).await.or_fail(requirement)?;
-    }
-    let channel = sessions.channel(situation, example.channel_type)?;
     match follows {
         Follows::End => {
             channel.closed_within(soon).await.or_fail(requirement)?;
