@@ -153,7 +153,7 @@ impl Situation {
         }
     }
 
-    /// Whether a channel is there, and is read: semi-seamlessly, the server need not read any but main before MIGRATE_END [T2].
+    /// Whether a channel is there, and is read: semi-seamlessly, the server need not read any but main before MIGRATE_END (T2).
     #[must_use]
     pub fn lets_hear(self, channel_type: ChannelType) -> bool {
         !matches!(self, Self::Linked | Self::Waiting | Self::GuestCame) || channel_type == ChannelType::MAIN
