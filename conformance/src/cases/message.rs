@@ -11,7 +11,7 @@ use spice_migration::{
 
 use crate::{
     case::{Case, Context, Level, OrFail, Verdict, run},
-    peer::client::{is, until},
+    peer::client::{DISPLAY_INIT, is, until},
     situation::Situation,
 };
 
@@ -60,7 +60,7 @@ pub(super) fn examples() -> impl Iterator<Item = Example> {
         ("quality-indicator", Message::QualityIndicator(client::QualityIndicator { data: Data(&[1]) })),
     ];
     let display = [
-        ("init", other(101, b"\x01\0\0\x40\x01\0\0\0\0\x01\0\0\x80\0")),
+        ("init", other(DISPLAY_INIT.0, DISPLAY_INIT.1)),
         ("stream-report", other(102, &[0; 32])),
         ("preferred-compression", other(103, &[1])),
         ("gl-draw-done", other(104, &[])),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use spice_migration::{
     ChannelType, ClientMessage, Data,
+    frame::{self, HeaderKind},
     link::LinkError,
     message::{ChannelId, MigrateFlags, client as say},
 };
@@ -13,7 +14,7 @@ use super::{cases, check};
 use crate::{
     case::{Context, OrFail, Stop, Verdict},
     context::{MAIN, Place, Setup, migrate_data, migrate_flags},
-    peer::client::RawLink,
+    peer::client::{DISPLAY_INIT, RawLink},
     situation::{Sessions, Situation},
     subject::HostEvent,
 };
@@ -63,9 +64,6 @@ cases! {
 
 /// What a busy machine may add to a host's own time limit.
 const MARGIN: Duration = Duration::from_secs(3);
-
-/// `SPICE_MSGC_DISPLAY_INIT`, behind a mini header.
-const DISPLAY_INIT: &[u8] = b"\x65\0\x0e\0\0\0\x01\0\0\x40\x01\0\0\0\0\x01\0\0\x80\0";
 
 async fn migrate_unanswered(context: &mut Context) -> Verdict {
     stays(context, Situation::Migrating).await
@@ -140,7 +138,11 @@ async fn reads_nothing_on_display(context: &mut Context) -> Verdict {
     let mut session = context.connect_main(&client, Place::Source).await?;
     let display = ChannelId { channel_type: ChannelType::DISPLAY, id: 0 };
     let mut link = unread(context, session.id, display).await?;
-    link.send("DISPLAY_INIT", DISPLAY_INIT).await?;
+    let (id, body) = DISPLAY_INIT;
+    let mut bytes = [0; 32];
+    let init = ClientMessage::Unknown { id, body: Data(body) };
+    let length = frame::encode(HeaderKind::Mini, 0, &init, &mut bytes).unwrap_or(0);
+    link.send("DISPLAY_INIT", &bytes[..length]).await?;
     session.list_channels().await.or_fail("P2")?;
     context.connect(&client, Place::Source).await.or_fail("P2")?.close().await;
     Ok(())

@@ -13,6 +13,7 @@ mod session;
 
 pub use channel::{Channel, Closed, Received};
 pub use link::{LinkRequest, RawLink, Reply};
+pub(crate) use session::DISPLAY_INIT;
 pub use session::Session;
 
 use std::{net::SocketAddr, time::Duration};

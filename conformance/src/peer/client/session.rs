@@ -14,7 +14,7 @@ use super::{
 use crate::case::Unexpected;
 
 /// What a display channel's client sends first, `SPICE_MSGC_DISPLAY_INIT`: cache 1 of 20 MiB, dictionary 1 of 8 MiB.
-pub(super) const DISPLAY_INIT: (u16, &[u8]) = (101, b"\x01\0\0\x40\x01\0\0\0\0\x01\0\0\x80\0");
+pub(crate) const DISPLAY_INIT: (u16, &[u8]) = (101, b"\x01\0\0\x40\x01\0\0\0\0\x01\0\0\x80\0");
 
 /// A session, or what of it is there.
 #[derive(Debug)]
