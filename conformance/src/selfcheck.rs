@@ -110,9 +110,9 @@ pub fn table(rows: &[Row]) -> String {
         let caught = match &caught[..] {
             [] => "nothing".to_owned(),
             [one] => format!("`{one}`"),
-            // Which of many a host that dies ends in front of depends on the order of events.
+            // How many, and which of them a host that dies ends in front of, depends on the order of events.
             _ if row.defect.is_gross() => "several cases".to_owned(),
-            [first, others @ ..] => format!("`{first}` and {} more of {}", others.len(), row.judging.len()),
+            [first, ..] => format!("`{first}` and others, of {}", row.judging.len()),
         };
         let _ =
             writeln!(table, "| `{name}` | {description} | [{requirement}](REQUIREMENTS.md#{requirement}) | {caught} |");
