@@ -718,6 +718,7 @@ const CASES: &[Case] = &[
         },
         &[("T3.2", Target)],
     ),
+    ("a message before the answer", "seamless", |s| s.before((4, S, 117), 4, S, 106, &[0; 4]), &[("T3.7", Target)]),
     (
         "ACK to a second question",
         "seamless",
@@ -1071,6 +1072,13 @@ const ALLOWED: &[(&str, &str, Edit)] = &[
         s.becomes(0, C, 111, 102, b"");
         s.retain(|seen| ![5, 6, 7].contains(&seen.connection));
         s.ends_with(0, C, 102);
+    }),
+    ("PING from a target that has declined", "cancel_seamless", |s| {
+        s.becomes(4, S, 117, 118, b"");
+        s.becomes(0, C, 111, 102, b"");
+        s.retain(|seen| ![5, 6, 7].contains(&seen.connection));
+        s.ends_with(0, C, 102);
+        s.after((4, S, 118), 4, S, 4, &[0; 12]);
     }),
     ("a migration of which the host knows the end", "semi", |s| {
         s.host((0, S, 101), HostEvent::Announces { seamless: false });

@@ -314,8 +314,9 @@ mod source_servers {
         let link = |channel| Input::Linked { client: 1, channel, support: FULL };
         assert_eq!(at(&mut server, 2, link(MAIN)), [to(1, FromSource::SwitchHost)]);
         assert_eq!(at(&mut server, 2, link(INPUTS)), []);
-        assert_eq!(at(&mut server, 3, closed(MAIN)), []);
-        assert_eq!(at(&mut server, 11, Input::Deadline), [Effect::Close(1), Effect::EndComplete]);
+        let mut in_time = server.clone();
+        assert_eq!(at(&mut in_time, 3, closed(MAIN)), [Effect::Close(1), Effect::EndComplete], "nobody waits for it");
+        assert_eq!(at(&mut server, 11, Input::Deadline), [Effect::Close(0), Effect::Close(1), Effect::EndComplete]);
     }
 
     /// The documented departure: spice-server announces it at once.
@@ -1192,9 +1193,11 @@ mod servers {
         let mut leaving = serving(false);
         at(&mut leaving, 1, Input::MigrateInfo);
         assert_eq!(at(&mut leaving, 1, END), [from_source(0, MAIN, FromSource::SwitchHost)]);
-        let replaced = [dropped(0), from_target(1, FromTarget::Init), from_source(1, MAIN, FromSource::SwitchHost)];
-        assert_eq!(at(&mut leaving, 2, link(1, MAIN, false)), replaced);
-        assert_eq!(at(&mut leaving, 3, closed(1, MAIN)), [dropped(1), ENDED]);
+        let effects = at(&mut leaving, 2, link(1, MAIN, false));
+        let told = [from_target(1, FromTarget::Init), from_source(1, MAIN, FromSource::SwitchHost)];
+        assert_eq!(effects[..3], [dropped(0), told[0], told[1]]);
+        assert_eq!(effects[3..], [Effect::Source(OfSource::Close(1)), ENDED], "the one that was awaited has gone");
+        assert_eq!(at(&mut leaving, 3, closed(1, MAIN)), [], "it is known no longer");
     }
 
     #[test]

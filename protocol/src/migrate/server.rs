@@ -262,6 +262,12 @@ impl Server {
         if !dropped.is_empty() {
             effects.extend(self.target.drop_clients(&dropped).map(Effect::Target));
             let done = self.source.drop_clients(now, &dropped);
+            // Those that came too late go with the last one that was waited for.
+            let closed = done.iter().filter_map(|effect| match effect {
+                source_server::Effect::Close(client) => Some(*client),
+                _ => None,
+            });
+            effects.extend(self.target.drop_clients(&closed.collect()).map(Effect::Target));
             self.source_has(done, effects);
         }
         if self.deferred_until.is_some() && !self.target.expects_client() {

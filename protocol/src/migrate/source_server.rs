@@ -89,6 +89,8 @@ enum Answer {
     },
     Connected,
     ConnectedSeamless,
+    /// It came when the guest had gone.
+    CameTooLate,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -438,9 +440,12 @@ impl SourceServer {
         }
     }
 
-    fn welcome(&mut self, client: Client) -> Option<Effect> {
+    fn welcome(&mut self, mut client: Client) -> Option<Effect> {
         let guest_has_moved = matches!(self.phase, Phase::Leaving(_));
         let told = guest_has_moved.then(|| client.send(FromSource::SwitchHost));
+        if guest_has_moved {
+            client.answer = Answer::CameTooLate;
+        }
         self.clients.push(client);
         told
     }
@@ -465,13 +470,16 @@ impl SourceServer {
         effects
     }
 
-    fn ended_if_all_have_left(&mut self) -> Option<Effect> {
-        if !self.clients.is_empty() || !matches!(self.phase, Phase::Leaving(_)) {
-            return None;
+    /// Nobody waits for those that came when the guest had gone: they have been told where it is, and have lost nothing here.
+    fn ended_if_all_have_left(&mut self) -> Vec<Effect> {
+        let awaited = self.clients.iter().any(|client| client.answer != Answer::CameTooLate);
+        if awaited || !matches!(self.phase, Phase::Leaving(_)) {
+            return Vec::new();
         }
         self.phase = Phase::Idle;
         self.has_destination = false;
-        Some(Effect::EndComplete)
+        let late = self.clients.drain(..).map(|client| Effect::Close(client.id));
+        late.chain([Effect::EndComplete]).collect()
     }
 
     fn give_up(&mut self, now: Time) -> Vec<Effect> {

@@ -209,6 +209,11 @@ impl Turn<'_> {
                     self.violated("T9", by, "an announcement only after INIT", name);
                 }
                 () if ended => self.violated("T2.2", by, "INIT, in answer to MIGRATE_END", name),
+                // T2.1 is about a client that has not asked; sending the NACK starts the pings of spice-server 0.15.1.
+                () if target.declined > 0 && matches!(message, Some(ServerMessage::Ping(_))) => {}
+                () if target.asked > target.declined => {
+                    self.violated("T3.7", by, "the answer to MIGRATE_DST_DO_SEAMLESS first", name);
+                }
                 () => self.violated("T2.1", by, "nothing before the client's MIGRATE_END", name),
             }
         } else if target.agreed > 0 && !target.ended && !self.connection.data_relayed {
