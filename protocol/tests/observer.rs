@@ -585,6 +585,16 @@ const CASES: &[Case] = &[
         &[("S4.2", Source)],
     ),
     (
+        "the source closes after CONNECTED_SEAMLESS, in place of MIGRATE",
+        "seamless",
+        |s| {
+            s.host((0, S, 1), HostEvent::Completed);
+            s.ends_with(0, S, 1);
+            s.last_mut().unwrap().what = What::Closed(Some(S));
+        },
+        &[("S4.1", Source)],
+    ),
+    (
         "MIGRATE after CONNECTED",
         "full_headers_nack",
         |s| {
@@ -1080,6 +1090,44 @@ const ALLOWED: &[(&str, &str, Edit)] = &[
         s.ends_with(0, C, 102);
         s.after((4, S, 118), 4, S, 4, &[0; 12]);
     }),
+    ("the client closes main when the guest has moved", "semi", |s| {
+        s.host((0, S, 112), HostEvent::Completed);
+        s.ends_with(0, S, 112);
+        s.last_mut().unwrap().what = What::Closed(Some(C));
+    }),
+    ("main is closed by one knows not whom", "semi", |s| {
+        s.host((0, S, 112), HostEvent::Completed);
+        s.ends_with(0, S, 112);
+        s.last_mut().unwrap().what = What::Closed(None);
+    }),
+    ("the source closes another channel when the guest has moved", "semi", |s| {
+        s.host((0, S, 112), HostEvent::Completed);
+        s.ends_with(0, S, 112);
+        *s.last_mut().unwrap() = Seen { connection: 1, what: What::Closed(Some(S)), ..s.last().unwrap().clone() };
+    }),
+    ("the source closes main, of which not all was seen", "semi", |s| {
+        s.host((0, S, 112), HostEvent::Completed);
+        s.ends_with(0, S, 112);
+        s.last_mut().unwrap().what = What::Closed(Some(S));
+        s.retain(|seen| seen.connection != 0 || !matches!(seen.what, What::Opened { .. }));
+    }),
+    ("the source closes main, and of the guest nothing is known", "semi", |s| {
+        s.ends_with(0, S, 112);
+        s.last_mut().unwrap().what = What::Closed(Some(S));
+    }),
+    ("the source closes main behind MIGRATE_END", "semi", |s| {
+        s.host((0, S, 112), HostEvent::Completed);
+        s.ends_with(0, S, 112);
+        let closed = Seen { what: What::Closed(Some(S)), ..s.last().unwrap().clone() };
+        s.push(closed);
+    }),
+    ("the target closes main, which has no other place to send the client to", "semi", |s| {
+        let at = s.find(0, S, 112);
+        s.insert(at, Seen { at: s[at].at, connection: 0, what: What::Host(1, HostEvent::Completed) });
+        s.ends_with(0, S, 112);
+        let closed = Seen { connection: 4, what: What::Closed(Some(S)), ..s.last().unwrap().clone() };
+        s.push(closed);
+    }),
     ("a migration of which the host knows the end", "semi", |s| {
         s.host((0, S, 101), HostEvent::Announces { seamless: false });
         s.host((0, S, 112), HostEvent::Completed);
@@ -1098,6 +1146,55 @@ fn what_is_allowed_is_not_accused() {
         let findings = judge(&script).0;
         assert!(findings.is_empty(), "{name} ({file}): {:#?}", texts(&findings));
     }
+}
+
+#[test]
+fn a_finding_says_who_violated_what_and_where() {
+    let told = |file, change: Edit| {
+        let mut script = script(file);
+        change(&mut script);
+        texts(&judge(&script).0)
+    };
+    let at = |seen: &Seen| format!("{:?}", seen.at);
+    let semi = script("semi");
+    let end = at(&semi[semi.find(4, C, 109)]);
+    assert_eq!(
+        told("semi", |s| s.repeat(4, C, 109)),
+        [format!(
+            "C7 violated by the client on main:0 (connection 4, message 2 of the client, at {end}): expected MIGRATE_END once, \
+             came it again"
+        )]
+    );
+    let init = at(&semi[semi.find(4, S, 103)]);
+    assert_eq!(
+        told("semi", |s| s.repeat(4, S, 103)),
+        [format!(
+            "Q2 violated by the target on main:0 (connection 4, message 2 of the server, at {init}): expected one INIT, came \
+             another one"
+        )]
+    );
+}
+
+/// What becomes of the record of migrations where a server does what it must not, or announces more than once.
+#[test]
+fn the_migrations_are_told_apart_and_each_has_its_end() {
+    let told = |file, change: Edit| -> Vec<_> {
+        let mut script = script(file);
+        change(&mut script);
+        judge(&script).1.iter().map(ToString::to_string).collect()
+    };
+    let replaced = told("cancel_seamless", |s| {
+        let to = s.body(0, S, 116).clone();
+        s.before((0, C, 111), 0, S, 116, &to);
+        s.ends_with(0, C, 111);
+    });
+    assert_eq!(
+        replaced,
+        ["migration from server 0 to server 1: cancelled", "migration from server 0: underway"],
+        "the second announcement takes the first one's place"
+    );
+    let cancelled_late = told("semi", |s| s.after((0, S, 112), 0, S, 102, b""));
+    assert_eq!(cancelled_late, ["semi-seamless migration from server 0 to server 1: completed"], "it was too late");
 }
 
 /// All captures at once: as many clients, whose servers are different ones or the same.
