@@ -234,7 +234,13 @@ async fn until(
 }
 
 fn options(name: &str) -> HostOptions {
-    HostOptions { name: name.to_owned(), seamless: true, password: None, incoming: name == "target" }
+    HostOptions {
+        name: name.to_owned(),
+        seamless: true,
+        password: None,
+        incoming: name == "target",
+        ..HostOptions::default()
+    }
 }
 
 /// The median, in milliseconds.

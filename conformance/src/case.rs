@@ -2,6 +2,8 @@
 
 use std::{borrow::Cow, fmt, future::Future, pin::Pin, time::Duration};
 
+use tokio_rustls::TlsConnector;
+
 use crate::{
     subject::{Host, Subject},
     trace::Trace,
@@ -227,7 +229,6 @@ pub struct Migration {
 }
 
 /// What a case works with.
-#[derive(Debug)]
 pub struct Context {
     pub(crate) subject: Subject,
     /// What happened so far.
@@ -238,10 +239,14 @@ pub struct Context {
     pub(crate) migrations: Vec<Migration>,
     /// Whether a session has come up: from then on a server that serves no new client has broken.
     pub(crate) served: bool,
+    /// Whether a host's password was made void: it opens to nobody any more.
+    pub(crate) void: bool,
     /// Whether the hosts allow seamless migration.
     pub(crate) seamless: bool,
     /// The password of the hosts; empty: they want none.
     pub(crate) password: String,
+    /// How clients connect, if the hosts demand TLS.
+    pub(crate) tls: Option<TlsConnector>,
     /// The sockets of the hosts.
     pub(crate) directory: tempfile::TempDir,
 }

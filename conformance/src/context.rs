@@ -1,7 +1,10 @@
 //! What a case works with: hosts that it starts, clients that it plays, and the liveness of the hosts afterwards.
 
 use std::{
-    io,
+    error::Error,
+    fs, io,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -14,8 +17,11 @@ use spice_migration::{
 
 use crate::{
     case::{Context, Migration, Scheme, Stop, Unexpected},
-    peer::client::{Client, Received, Session, until},
-    subject::{ControlError, Destination, Host, HostEvent, HostOptions, Liveness, StartError, Subject},
+    peer::{
+        client::{Client, Received, Session, is, until},
+        tls,
+    },
+    subject::{ControlError, Destination, Host, HostEvent, HostOptions, Liveness, Security, StartError, Subject, Void},
     trace::{Finding, Trace},
 };
 
@@ -32,6 +38,7 @@ pub enum Place {
 
 /// What the hosts of a case are started with.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "they have nothing to do with each other")]
 pub struct Setup {
     /// Whether they allow seamless migration.
     pub seamless: bool,
@@ -39,6 +46,21 @@ pub struct Setup {
     pub password: bool,
     /// Whether a target starts the guest as soon as it is there, as QEMU does, where it would otherwise wait for the client.
     pub guest_first: bool,
+    /// Whether the guest has a port and a smartcard reader.
+    pub port_and_smartcard: bool,
+    /// What the hosts demand of connections.
+    pub security: Security,
+}
+
+impl Setup {
+    /// Nothing of all that.
+    pub const NOTHING: Self = Self {
+        seamless: false,
+        password: false,
+        guest_first: false,
+        port_and_smartcard: false,
+        security: Security::None,
+    };
 }
 
 /// A client between two hosts: its session runs at the source, and the target has accepted its links.
@@ -62,8 +84,10 @@ impl Context {
             hosts: Vec::new(),
             migrations: Vec::new(),
             served: false,
+            void: false,
             seamless: false,
             password: String::new(),
+            tls: None,
             directory: tempfile::Builder::new().prefix("spice-").tempdir()?,
         })
     }
@@ -77,7 +101,9 @@ impl Context {
     /// A client that can do everything and knows the hosts' password.
     #[must_use]
     pub fn client(&self) -> Client {
-        Client::new(self.patience(), self.trace.clone()).with_password(&self.password)
+        let mut client = Client::new(self.patience(), self.trace.clone()).with_password(&self.password);
+        client.tls.clone_from(&self.tls);
+        client
     }
 
     /// Starts a source alone.
@@ -114,15 +140,47 @@ impl Context {
         let password = password.filter(|_| setup.password || !self.subject.is_started_afresh());
         self.password = password.clone().unwrap_or_default();
         self.seamless = setup.seamless;
+        let certificates = match setup.security {
+            Security::None => None,
+            _ => Some(self.certificates()?),
+        };
+        if let (Security::Required, Some(folder)) = (setup.security, &certificates) {
+            let unusable = |error: tls::TlsError| Self::not_ready(place, &error);
+            self.tls = Some(tls::connector(folder).map_err(unusable)?);
+        }
         let options = HostOptions {
             name: place.name().to_owned(),
             seamless: setup.seamless,
             password,
             incoming: place != Place::Source,
+            security: setup.security,
+            certificates,
+            port_and_smartcard: setup.port_and_smartcard,
         };
         let host = self.subject.start(self.directory.path(), &options, setup.guest_first, &self.trace).await?;
         self.hosts.push(host);
         Ok(())
+    }
+
+    /// The folder with the certificates of the case's hosts, which are made when they are first asked for.
+    fn certificates(&self) -> Result<PathBuf, StartError> {
+        let folder = self.directory.path().join("x509");
+        if !folder.exists() {
+            let made = fs::create_dir(&folder)
+                .and_then(|()| tls::make_certificates(&Ipv4Addr::LOCALHOST.to_string(), &folder));
+            made.map_err(|error| Self::not_ready(Place::Source, &error))?;
+        }
+        Ok(folder)
+    }
+
+    fn not_ready(place: Place, error: &dyn Error) -> StartError {
+        StartError::NotReady { name: place.name().to_owned(), reason: error.to_string() }
+    }
+
+    /// Where clients connect to a host, as it demands.
+    pub fn address(&mut self, place: Place) -> SocketAddr {
+        let host = &self.hosts[place as usize];
+        host.spice_tls().filter(|_| self.tls.is_some()).unwrap_or_else(|| host.spice())
     }
 
     /// A host that was started.
@@ -133,12 +191,19 @@ impl Context {
         &mut self.hosts[place as usize]
     }
 
+    /// Ends all hosts, so that others can be started.
+    pub async fn renew(&mut self) {
+        for host in self.hosts.drain(..) {
+            host.stop().await;
+        }
+    }
+
     /// Begins a session with all channels on a host.
     ///
     /// # Errors
     /// When the host's server does not serve it.
     pub async fn connect(&mut self, client: &Client, place: Place) -> Result<Session, Unexpected> {
-        let address = self.host(place).spice();
+        let address = self.address(place);
         let mut session = client.connect(place.name(), address).await?;
         self.served = true;
         // Without these, cases about their messages would have nothing to judge.
@@ -153,7 +218,7 @@ impl Context {
     /// # Errors
     /// When the host's server does not serve it.
     pub async fn connect_main(&mut self, client: &Client, place: Place) -> Result<Session, Unexpected> {
-        let address = self.host(place).spice();
+        let address = self.address(place);
         let session = client.connect_main(place.name(), address).await?;
         self.served = true;
         Ok(session)
@@ -165,14 +230,23 @@ impl Context {
     /// When the host refuses.
     pub async fn announce(&mut self, from: Place, to: Place) -> Result<(), Stop> {
         let destination = self.given_destination(to);
-        let server = self.host(from).spice();
+        let server = self.address(from);
         self.trace.host(server, observer::HostEvent::Announces { seamless: self.seamless });
         Ok(self.host(from).migrate_info(&destination).await?)
     }
 
     /// What a host is told when another one is announced.
     pub fn given_destination(&mut self, to: Place) -> Destination {
-        Destination::plain(self.host(to).spice())
+        let address = self.address(to);
+        match &self.tls {
+            None => Destination::plain(address),
+            Some(_) => Destination {
+                host: address.ip().to_string(),
+                port: None,
+                tls_port: Some(address.port()),
+                cert_subject: Some(tls::SUBJECT.to_owned()),
+            },
+        }
     }
 
     /// Starts the VM migration.
@@ -184,6 +258,23 @@ impl Context {
             return Err(Stop::Inconclusive(format!("{} or {} was not started", from.name(), to.name())));
         };
         Ok(source.migrate(target).await?)
+    }
+
+    /// Has the guest's agent attach at a host, or go.
+    ///
+    /// # Errors
+    /// When the host refuses.
+    pub async fn attach_agent(&mut self, place: Place, attached: bool) -> Result<(), Stop> {
+        Ok(self.host(place).attach_agent(attached).await?)
+    }
+
+    /// Takes the validity of a host's password away.
+    ///
+    /// # Errors
+    /// When the host refuses.
+    pub async fn void_password(&mut self, place: Place, how: Void) -> Result<(), Stop> {
+        self.void = true;
+        Ok(self.host(place).void_password(how).await?)
     }
 
     /// Begins a VM migration that takes long, and cancels it. The target's part is over then.
@@ -228,7 +319,7 @@ impl Context {
         to: Place,
     ) -> Result<Prepared, Stop> {
         until!(source.main, MigrateBegin).await?;
-        let address = self.host(to).spice();
+        let address = self.address(to);
         let mut target = client.connect_migrating(to.name(), address, &source).await?;
         client.connect_children(to.name(), address, &mut target).await?;
         source.main.send(ClientMessage::MigrateConnected);
@@ -258,7 +349,7 @@ impl Context {
     /// When a step does not go as it should.
     pub async fn follow_seamless(&mut self, client: &Client, mut source: Session, to: Place) -> Result<Prepared, Stop> {
         let src_version = source.main.until("MIGRATE_BEGIN_SEAMLESS", seamless_version).await?;
-        let address = self.host(to).spice();
+        let address = self.address(to);
         let mut target = client.connect_migrating(to.name(), address, &source).await?;
         target.main.send(ClientMessage::MigrateDstDoSeamless(client::MigrateDstDoSeamless { src_version }));
         until!(target.main, MigrateDstSeamlessAck).await?;
@@ -336,14 +427,16 @@ impl Context {
         }
     }
 
-    /// Asks each host that the case started whether its process lives, its control answers, and it serves a new client.
+    /// Asks each host that the case started whether its process lives, its control answers, and it serves a new client if it
+    /// serves any.
     pub async fn liveness(&mut self) -> Vec<(String, Liveness)> {
         let (patience, client) = (self.patience(), self.client());
         let mut all = Vec::new();
         for host in &mut self.hosts {
+            let address = host.spice_tls().filter(|_| self.tls.is_some()).unwrap_or_else(|| host.spice());
             let mut liveness = host.liveness(patience).await;
-            if liveness == Liveness::Alive {
-                let probe = client.link(&format!("{}/probe", host.name()), host.spice(), 0, MAIN).await;
+            if liveness == Liveness::Alive && !self.void {
+                let probe = client.link(&format!("{}/probe", host.name()), address, 0, MAIN).await;
                 liveness = match probe {
                     Ok(channel) => {
                         channel.close().await;
@@ -374,6 +467,12 @@ impl Context {
             host.wait_for(event, limit).await?;
         }
         Ok(())
+    }
+
+    /// Whether a host has a connection open. All of the suite's must be closed by now.
+    #[must_use]
+    pub fn keeps_connections(&self) -> bool {
+        self.hosts.iter().any(|host| host.connections() > 0)
     }
 
     /// What the hosts keep of clients that are gone, though they have had time to notice. All of the suite's connections must be
@@ -456,9 +555,9 @@ impl Place {
 /// # Errors
 /// When INIT does not come, or came before it was due: it would not show that the other channels may start.
 pub async fn restart(target: &mut Session) -> Result<(), Unexpected> {
-    let early = target.main.arrived().next().map(Received::name);
+    let early = target.main.arrived().find(|received| is!(received, Init)).map(Received::name);
     if let Some(early) = early {
-        return Err(target.main.unexpected("no message before MIGRATE_END", early));
+        return Err(target.main.unexpected("no INIT before MIGRATE_END", early));
     }
     target.main.send(ClientMessage::MigrateEnd);
     until!(target.main, Init).await

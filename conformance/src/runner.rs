@@ -1,15 +1,20 @@
 //! Runs cases against a subject and judges how each ended.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     fmt,
     future::Future,
     num::NonZeroUsize,
     pin::pin,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+    time::timeout,
+};
 
 use crate::{
     case::{Case, Context, Failure, Level, Migration, Stop, Verdict},
@@ -24,6 +29,9 @@ const CASE_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a server that answers may take to close the connections of clients that are gone.
 const LEAK_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How many cases that do little but wait are run for each that works.
+pub const WAITING_PER_JOB: usize = 4;
+
 /// How many of the last lines that a dead host printed are part of the reason.
 const PRINTED_LINES: usize = 5;
 
@@ -34,7 +42,7 @@ pub struct Plan {
     pub cases: Vec<&'static Case>,
     /// What they are run against.
     pub subject: Subject,
-    /// How many are run at the same time, and as many of those that little but wait.
+    /// How many are run at the same time, beside [`WAITING_PER_JOB`] times as many of those that do little but wait.
     pub jobs: NonZeroUsize,
     /// Whether no case is started any more after the first unexpected outcome.
     pub fail_fast: bool,
@@ -66,39 +74,40 @@ impl Plan {
         let mut interrupt = pin!(interrupt);
         let (working, waiting): (Vec<_>, Vec<_>) =
             self.cases.iter().copied().enumerate().partition(|(_, case)| !case.waits);
-        let mut queues = [working.into_iter(), waiting.into_iter()];
-        // How many more of each kind may be run now.
-        let mut room = [self.jobs.get(); 2];
+        let mut working = Queue::new(working, self.jobs.get());
+        let mut waiting = Queue::new(waiting, self.jobs.get() * WAITING_PER_JOB);
         let mut tasks = JoinSet::new();
         let mut running = HashMap::new();
         let mut results = Vec::new();
         let mut stopping = false;
 
         let interrupted = loop {
-            while !stopping
-                && let Some((index, case)) =
-                    queues.iter_mut().zip(&room).filter(|(_, room)| **room > 0).find_map(|(queue, _)| queue.next())
-            {
-                room[usize::from(case.waits)] -= 1;
-                let task = tasks.spawn(run_case(case, self.subject.clone())).id();
-                running.insert(task, (index, case, Instant::now()));
-                observe(Progress::Started(case));
+            let all_started = stopping || working.cases.is_empty() && waiting.cases.is_empty();
+            if all_started && tasks.is_empty() {
+                break false;
             }
-            let ended = tokio::select! {
+            let (started, ended) = tokio::select! {
+                biased;
                 () = &mut interrupt => {
                     // Waits until the tasks are gone, and with them their contexts and hosts.
                     tasks.shutdown().await;
                     break true;
                 }
-                ended = tasks.join_next_with_id() => ended,
+                Some(ended) = tasks.join_next_with_id() => (None, Some(ended)),
+                started = working.next(), if !stopping && !working.cases.is_empty() => (started, None),
+                started = waiting.next(), if !stopping && !waiting.cases.is_empty() => (started, None),
             };
+            if let Some(((index, case), room)) = started {
+                let task = tasks.spawn(run_case(case, self.subject.clone(), room)).id();
+                running.insert(task, (index, case, Instant::now()));
+                observe(Progress::Started(case));
+            }
             let (task, result) = match ended {
-                None => break false,
-                Some(Ok((task, result))) => (task, Ok(result)),
+                None => continue,
+                Some(Ok((task, (result, _room)))) => (task, Ok(result)),
                 Some(Err(error)) => (error.id(), Err(error)),
             };
             let Some((index, case, began)) = running.remove(&task) else { continue };
-            room[usize::from(case.waits)] += 1;
             let mut result = result.unwrap_or_else(|error| CaseResult::bug(case, began.elapsed(), error));
             result.deviation = self.expectations.of(&case.id).cloned();
             stopping |= self.fail_fast && !result.expected() && !result.stale();
@@ -110,6 +119,24 @@ impl Plan {
         let mut results: Vec<CaseResult> = results.into_iter().map(|(_, result)| result).collect();
         tell_causes(&mut results);
         Run { results, interrupted }
+    }
+}
+
+/// Cases that are still to be run, by their place in the plan, and the room for those that run at the same time.
+struct Queue {
+    cases: VecDeque<(usize, &'static Case)>,
+    room: Arc<Semaphore>,
+}
+
+impl Queue {
+    fn new(cases: Vec<(usize, &'static Case)>, room: usize) -> Self {
+        Self { cases: cases.into(), room: Arc::new(Semaphore::new(room)) }
+    }
+
+    /// The next case, once there is room for it; its room is free again when the permit is dropped.
+    async fn next(&mut self) -> Option<((usize, &'static Case), OwnedSemaphorePermit)> {
+        let permit = Arc::clone(&self.room).acquire_owned().await.ok()?;
+        self.cases.pop_front().map(|case| (case, permit))
     }
 }
 
@@ -307,13 +334,19 @@ impl fmt::Display for Outcome {
     }
 }
 
-async fn run_case(case: &'static Case, subject: Subject) -> CaseResult {
+/// Gives the room back that it still has: it is to be free only when the result is known.
+async fn run_case(
+    case: &'static Case,
+    subject: Subject,
+    room: OwnedSemaphorePermit,
+) -> (CaseResult, Option<OwnedSemaphorePermit>) {
+    let mut room = Some(room);
     let mut result = CaseResult::new(case);
     let mut context = match Context::new(subject) {
         Ok(context) => context,
         Err(error) => {
             result.verdict = Err(Stop::Inconclusive(format!("cannot make a temporary folder: {error}")));
-            return result;
+            return (result, room);
         }
     };
     let began = Instant::now();
@@ -326,12 +359,16 @@ async fn run_case(case: &'static Case, subject: Subject) -> CaseResult {
     result.findings = context.trace.findings();
     result.liveness = context.liveness().await;
     if result.liveness.iter().all(|(_, liveness)| *liveness == Liveness::Alive) {
+        if context.keeps_connections() {
+            // It does nothing but wait from here on.
+            room = None;
+        }
         result.findings.extend(context.leaks(LEAK_PATIENCE).await);
     }
     result.served = context.served;
     result.migrations = std::mem::take(&mut context.migrations);
     context.finish().await;
-    result
+    (result, room)
 }
 
 #[cfg(test)]

@@ -137,6 +137,7 @@ impl Hosts {
             seamless: self.service.seamless,
             password: self.service.password.clone(),
             incoming,
+            ..HostOptions::default()
         };
         let host = EmbeddedHost::start(&options, self.service.settings.clone(), &Trace::new()).await?;
         let with_tls = host.spice_tls().map(|address| format!(" and on {address} with TLS")).unwrap_or_default();

@@ -174,6 +174,15 @@ impl Situation {
         )
     }
 
+    /// Whether a server may wait for a client that goes in it: spice-server 0.15.1 does, for up to 10 s, or never closes its links.
+    #[must_use]
+    pub const fn may_last(self) -> bool {
+        matches!(
+            self,
+            Self::Connected | Self::Ended | Self::Linked | Self::Waiting | Self::GuestCame | Self::GuestCameSeamless
+        )
+    }
+
     /// What becomes of the guest.
     #[must_use]
     pub const fn guest(self) -> GuestMove {
@@ -241,7 +250,7 @@ impl Situation {
             until!(session.main, MigrateBegin).await?;
             let mut at_target = None;
             if self == Self::Linked {
-                let address = context.host(target).spice();
+                let address = context.address(target);
                 at_target = Some(client.connect_migrating(target.name(), address, &session).await?);
             }
             return Ok(Sessions { source: Some(session), target: at_target });

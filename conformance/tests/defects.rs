@@ -19,6 +19,8 @@ const SEEN_OTHERWISE: &[(Defect, &[&str])] = &[
     (Defect::SchemeByTicket, &["S1.1", "S1.3"]),
     (Defect::AgreementKept, &["S4.3"]),
     (Defect::MigrateAfterFailure, &["S4.3"]),
+    // It does not tell channels apart there.
+    (Defect::MagicOfPortWrong, &["D1"]),
     // It is always MIGRATE_BEGIN.
     (Defect::BeginWhileArriving, &["S1.1"]),
 ];

@@ -212,6 +212,7 @@ async fn start(name: &str, password: Option<&str>, defect: Option<Defect>) -> Em
         seamless: true,
         password: password.map(str::to_owned),
         incoming: name != "source",
+        ..HostOptions::default()
     };
     let settings = HostSettings { defect, migrate_timeout: MIGRATE_TIMEOUT, ..HostSettings::default() };
     EmbeddedHost::start(&options, settings, &Trace::new()).await.unwrap()

@@ -26,7 +26,8 @@ async fn the_capabilities_example_says_what_qemu_can_do_and_not_what_it_allows()
     let directory = TempDir::new().unwrap();
     for (name, seamless) in [("allows", true), ("forbids", false)] {
         let password = Some("the example does not know it".to_owned());
-        let options = HostOptions { name: name.to_owned(), seamless, password, incoming: false };
+        let options =
+            HostOptions { name: name.to_owned(), seamless, password, incoming: false, ..HostOptions::default() };
         let host = qemu.start(directory.path(), &options, &Trace::new()).await.unwrap();
         let mut example = Command::new(env!("CARGO"));
         example.args(["run", "--quiet", "--package", "spice-migration", "--example", "capabilities", "--"]);

@@ -40,8 +40,8 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// What both kinds of host offer.
 const CHANNELS: [ChannelType; 4] = [ChannelType::MAIN, ChannelType::DISPLAY, ChannelType::INPUTS, ChannelType::CURSOR];
 
-const SEAMLESS: Setup = Setup { seamless: true, password: false, guest_first: false };
-const SEMI_SEAMLESS: Setup = Setup { seamless: false, password: false, guest_first: false };
+const SEAMLESS: Setup = Setup { seamless: true, ..Setup::NOTHING };
+const SEMI_SEAMLESS: Setup = Setup::NOTHING;
 
 /// Each test here once against QEMU and once against the embedded hosts.
 macro_rules! tests {
@@ -226,7 +226,7 @@ async fn a_client_that_is_told_to_exit_closes_all_at_once(subject: Subject) {
 }
 
 async fn a_ticket_is_good_at_both_hosts(subject: Subject) {
-    let setup = Setup { seamless: true, password: true, guest_first: false };
+    let setup = Setup { seamless: true, password: true, ..Setup::NOTHING };
     let mut scene = Scene::start(subject, setup).await;
     scene.connect_to(Place::Source, Place::Target, "SPICE_MSGC_MAIN_MIGRATE_CONNECTED_SEAMLESS").await;
     scene.migrate(Place::Source, Place::Target, Scheme::Seamless).await;

@@ -224,7 +224,7 @@ async fn qemu(untested: &str) -> Option<Qemu> {
 }
 
 fn options(name: &str) -> HostOptions {
-    HostOptions { name: name.to_owned(), seamless: true, password: None, incoming: false }
+    HostOptions { name: name.to_owned(), seamless: true, password: None, incoming: false, ..HostOptions::default() }
 }
 
 fn signal(signal: &str, process: u32) {

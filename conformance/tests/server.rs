@@ -37,8 +37,13 @@ fn count(report: &Value, group: &str, outcome: &str) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_needs_control_is_not_applicable_to_a_server_alone() {
-    let options =
-        HostOptions { name: "alone".to_owned(), seamless: true, password: Some("other".to_owned()), incoming: false };
+    let options = HostOptions {
+        name: "alone".to_owned(),
+        seamless: true,
+        password: Some("other".to_owned()),
+        incoming: false,
+        ..HostOptions::default()
+    };
     let host = EmbeddedHost::start(&options, HostSettings::default(), &Trace::new()).await.unwrap();
     let port = host.spice().port();
     let groups = ["--filter", "link/*", "main/*", "seamless/*", "message/session/*"];

@@ -2,15 +2,14 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
     io::{self, Write},
     path::Path,
     process::Stdio,
     time::Duration,
 };
 
-use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair};
 use spice_conformance::{
+    peer::tls::{SUBJECT, make_certificates},
     subject::{Destination, HostEvent, HostOptions, StartError, qemu::Qemu},
     trace::Trace,
 };
@@ -56,9 +55,6 @@ const SWITCH_HOST: &[&str] = &[
     "source said MIGRATE_CONNECT_ERROR",
     "source was told MIGRATE_SWITCH_HOST",
 ];
-
-/// The subject of the servers' certificate, with a comma in it, as spice-gtk wants it written.
-const SUBJECT: &str = r"O=Hosts\, and a guest,CN=spice server";
 
 #[tokio::test]
 async fn it_migrates_seamlessly() {
@@ -199,7 +195,13 @@ async fn it_follows_a_guest_from_one_qemu_to_another() {
     for seamless in [true, false] {
         let directory = TempDir::new().unwrap();
         let trace = Trace::new();
-        let options = |name: &str, incoming| HostOptions { name: name.to_owned(), seamless, password: None, incoming };
+        let options = |name: &str, incoming| HostOptions {
+            name: name.to_owned(),
+            seamless,
+            password: None,
+            incoming,
+            ..HostOptions::default()
+        };
         let mut source = qemu.start(directory.path(), &options("source", false), &trace).await.unwrap();
         let mut target = qemu.start(directory.path(), &options("target", true), &trace).await.unwrap();
         let mut command = Command::new(PYTHON);
@@ -357,24 +359,8 @@ fn open(lines: &[String]) -> BTreeSet<String> {
 
 /// A folder with a certification authority's certificate, and one of a server by it, which holds for a host of this name.
 fn certificates(host: &str) -> TempDir {
-    let mut authority = CertificateParams::new([]).unwrap();
-    authority.distinguished_name.push(DnType::CommonName, "authority");
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority_key = KeyPair::generate().unwrap();
-    let authority_certificate = authority.self_signed(&authority_key).unwrap();
-    let authority = Issuer::new(authority, authority_key);
-
-    let mut server = CertificateParams::new([host.to_owned()]).unwrap();
-    server.distinguished_name = DistinguishedName::new();
-    server.distinguished_name.push(DnType::OrganizationName, "Hosts, and a guest");
-    server.distinguished_name.push(DnType::CommonName, "spice server");
-    let server_key = KeyPair::generate().unwrap();
-    let server_certificate = server.signed_by(&server_key, &authority).unwrap();
-
     let folder = TempDir::new().unwrap();
-    fs::write(folder.path().join("ca-cert.pem"), authority_certificate.pem()).unwrap();
-    fs::write(folder.path().join("server-cert.pem"), server_certificate.pem()).unwrap();
-    fs::write(folder.path().join("server-key.pem"), server_key.serialize_pem()).unwrap();
+    make_certificates(host, folder.path()).unwrap();
     folder
 }
 

@@ -132,7 +132,13 @@ async fn migrate(scheme: Scheme, exits_after: Option<u64>) -> Vec<Event> {
 }
 
 async fn start(name: &str) -> EmbeddedHost {
-    let options = HostOptions { name: name.to_owned(), seamless: true, password: None, incoming: name == "target" };
+    let options = HostOptions {
+        name: name.to_owned(),
+        seamless: true,
+        password: None,
+        incoming: name == "target",
+        ..HostOptions::default()
+    };
     let settings = HostSettings { migrate_timeout: MIGRATE_TIMEOUT, ..HostSettings::default() };
     EmbeddedHost::start(&options, settings, &Trace::new()).await.unwrap()
 }

@@ -1,14 +1,16 @@
 //! Another client, in every situation of a server: it takes the place of the one that is there, and loses nothing by it.
 
-use spice_migration::{ServerMessage, caps::MainCapability, link::LinkError};
+use std::net::SocketAddr;
+
+use spice_migration::{ClientMessage, ServerMessage, caps::MainCapability, link::LinkError};
 
 use super::{check, check_absent};
 use crate::{
     case::{Case, Context, Level, OrFail, Stop, Unexpected, Verdict, run},
     context::{MAIN, Place, Setup, restart},
-    peer::client::{Channel, Session, is},
+    peer::client::{Channel, Session, is, until},
     situation::{GuestMove, Situation},
-    subject::HostEvent,
+    subject::{HostEvent, Void},
 };
 
 /// The session of a client that comes from another source than the one that the case knows.
@@ -43,6 +45,17 @@ pub(super) fn cases() -> Vec<Case> {
         expected: "PERMISSION_DENIED, then link result OK, and a migration that completes".into(),
         waits: false,
         run: run(|context| Box::pin(wrong_ticket(context))),
+    });
+    cases.push(Case {
+        id: "clients/ticket/expired-at-target".into(),
+        title: "A migrating client whose ticket has expired is refused, and told at the source how it goes on".into(),
+        requirements: &["L5.5", "S4.3"],
+        level: Level::Must,
+        sent: "an announcement; a link of main at the target, whose password has expired; MIGRATE_CONNECT_ERROR; the VM is migrated"
+            .into(),
+        expected: "PERMISSION_DENIED, then MIGRATE_SWITCH_HOST".into(),
+        waits: false,
+        run: run(|context| Box::pin(expired_ticket(context))),
     });
     cases
 }
@@ -89,7 +102,7 @@ async fn judge(context: &mut Context, situation: Situation, newcomer: Newcomer) 
     let mut sessions = situation.reach(context).await?;
     let mut first = sessions.take(situation.place())?;
     let offered = std::mem::take(&mut first.offered);
-    let (id, address) = (OTHER_SESSION, context.host(place).spice());
+    let (id, address) = (OTHER_SESSION, context.address(place));
     let mut client = context.client().with_main(&[MainCapability::SEMI_SEAMLESS_MIGRATE]);
     // While the display of spice-server 0.15.1 waits for its data, nobody is served; that is P2.
     client.patience += context.subject.migrate_timeout();
@@ -171,20 +184,45 @@ async fn wrong_ticket(context: &mut Context) -> Verdict {
     context.start_pair(Setup { password: true, ..Setup::default() }).await?;
     let client = context.client().with_main(&[MainCapability::SEMI_SEAMLESS_MIGRATE]);
     let session = context.connect(&client, source).await?;
-    let address = context.host(target).spice();
-    let denied = wrong_link(context, &session, address).await?;
+    let address = context.address(target);
+    let denied = refused_link(context, &session, address, "another").await?;
     check(denied == LinkError::PERMISSION_DENIED, "L5.1", target.name(), LinkError::PERMISSION_DENIED, denied)?;
     let prepared = context.prepare_semi_seamless(&client, session, source, target).await?;
     context.finish_semi_seamless(prepared, source, target).await?.close().await;
     Ok(())
 }
 
-async fn wrong_link(context: &Context, session: &Session, address: std::net::SocketAddr) -> Result<LinkError, Stop> {
+async fn expired_ticket(context: &mut Context) -> Verdict {
+    let (source, target) = (Place::Source, Place::Target);
+    context.start_pair(Setup { password: true, ..Setup::default() }).await?;
+    let client = context.client().with_main(&[MainCapability::SEMI_SEAMLESS_MIGRATE]);
+    let mut session = context.connect(&client, source).await?;
+    context.announce(source, target).await?;
+    until!(session.main, MigrateBegin).await?;
+    context.void_password(target, Void::Expired).await?;
+    let address = context.address(target);
+    let denied = refused_link(context, &session, address, &client.password).await?;
+    check(denied == LinkError::PERMISSION_DENIED, "L5.5", target.name(), LinkError::PERMISSION_DENIED, denied)?;
+    session.main.send(ClientMessage::MigrateConnectError);
+    session.list_channels().await?;
+    context.migrate(source, target).await?;
+    switched(&mut session.main).await.or_fail("S4.3")?;
+    session.close().await;
+    Ok(())
+}
+
+/// The result of a link to the target with a ticket that should be refused.
+async fn refused_link(
+    context: &Context,
+    session: &Session,
+    address: SocketAddr,
+    password: &str,
+) -> Result<LinkError, Stop> {
     let client = context.client();
     let mut link = client.open(Place::Target.name(), MAIN, address).await?;
     let request = client.request(session.id, MAIN);
     link.request(&request).await?;
     let reply = link.reply().await?;
-    link.authenticate(&request, &reply, "another").await?;
+    link.authenticate(&request, &reply, password).await?;
     Ok(link.result().await?)
 }

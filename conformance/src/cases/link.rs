@@ -6,18 +6,19 @@ use spice_migration::{
     ChannelType,
     caps::CommonCapability,
     limits,
-    link::{AuthMechanism, LINK_MESSAGE_LEN, LinkError, LinkHeader, PUBLIC_KEY_LEN},
+    link::{AuthMechanism, LINK_HEADER_LEN, LINK_MESSAGE_LEN, LinkError, LinkHeader, PUBLIC_KEY_LEN},
     message::ChannelId,
 };
 
 use super::cases;
 use crate::{
-    case::{Context, OrFail, Stop, Verdict, check},
+    case::{Context, OrFail, Stop, Unexpected, Verdict, check},
     context::{MAIN, Place, Setup},
     peer::{
         client::{Client, LinkRequest, RawLink},
         ticket,
     },
+    subject::Void,
 };
 
 cases! {
@@ -61,6 +62,11 @@ cases! {
         sends "a link message with two words and num_channel_caps = 2"
         expects "a link reply with INVALID_DATA, then the end of the connection"
         => words_outside;
+    "link/message/gaps" ["L3.5"] Should
+        "Bytes between the fixed part and the capability words, and behind these, are skipped"
+        sends "a link message with three bytes before its words and five behind them"
+        expects "a link reply with OK and link result OK"
+        => gaps;
     "link/reply/public-key" ["L8.1"] Must
         "The link reply carries a 1024-bit RSA key of 162 bytes"
         sends "a link message for the main channel"
@@ -86,6 +92,16 @@ cases! {
         sends "another password than the one that the host was started with"
         expects "link result PERMISSION_DENIED, then the end of the connection"
         => wrong_ticket;
+    "link/ticket/expired" ["L5.5"] Must
+        "A password whose time is over opens nothing"
+        sends "the password that the host was started with, after it has expired"
+        expects "link result PERMISSION_DENIED"
+        => expired_ticket;
+    "link/ticket/empty" ["L5.5"] Must
+        "A host that demands a password is not opened by an empty one, even if its own is empty"
+        sends "an empty password, after the host's has been set to an empty one"
+        expects "link result PERMISSION_DENIED"
+        => empty_ticket;
     "link/connection-id/unknown" ["L6.1"] Must
         "A child channel of a session that does not exist is refused"
         sends "beside a session, a link of an inputs channel with another connection id"
@@ -170,6 +186,25 @@ async fn words_outside(context: &mut Context) -> Verdict {
     refused(&mut link, "L3.4", LinkError::INVALID_DATA).await
 }
 
+async fn gaps(context: &mut Context) -> Verdict {
+    let (client, mut link) = open(context, Setup::default()).await?;
+    let request = client.request(0, MAIN);
+    let plain = request.to_bytes();
+    let (fixed, words) = plain.split_at(LINK_HEADER_LEN + LINK_MESSAGE_LEN);
+    let (before, behind) = ([0xff; 3], [0xff; 5]);
+    let bytes = [fixed, &before, words, &behind].concat();
+    let size = bytes.len() - LINK_HEADER_LEN;
+    let bytes = with_number(bytes, SIZE, size as u32);
+    let bytes = with_number(bytes, CAPS_OFFSET, (LINK_MESSAGE_LEN + before.len()) as u32);
+    link.send("link message with gaps", &bytes).await?;
+    let reply = link.reply().await.or_fail("L3.5")?;
+    let got = format!("a link reply with {}", reply.error);
+    check(reply.error == LinkError::OK, "L3.5", link.name(), "a link reply with OK", got)?;
+    link.authenticate(&request, &reply, &client.password).await?;
+    let result = link.result().await.or_fail("L3.5")?;
+    result_is(&link, "L3.5", result, LinkError::OK)
+}
+
 async fn public_key(context: &mut Context) -> Verdict {
     let (client, mut link) = open(context, Setup::default()).await?;
     link.request(&client.request(0, MAIN)).await?;
@@ -183,7 +218,7 @@ async fn public_key(context: &mut Context) -> Verdict {
 async fn mechanism_not_selected(context: &mut Context) -> Verdict {
     context.start_source(Setup::default()).await?;
     let client = context.client().with_common(&[CommonCapability::AUTH_SPICE, CommonCapability::MINI_HEADER]);
-    let mut link = client.open(Place::Source.name(), MAIN, context.host(Place::Source).spice()).await?;
+    let mut link = client.open(Place::Source.name(), MAIN, context.address(Place::Source)).await?;
     let result = authenticated(&client, &mut link, client.request(0, MAIN)).await?.or_fail("L5.4")?;
     result_is(&link, "L5.4", result, LinkError::OK)
 }
@@ -214,6 +249,26 @@ async fn wrong_ticket(context: &mut Context) -> Verdict {
     Ok(())
 }
 
+async fn expired_ticket(context: &mut Context) -> Verdict {
+    void_ticket(context, Void::Expired).await
+}
+
+async fn empty_ticket(context: &mut Context) -> Verdict {
+    void_ticket(context, Void::Empty).await
+}
+
+async fn void_ticket(context: &mut Context, how: Void) -> Verdict {
+    if !context.subject.is_started_afresh() {
+        return Err(Stop::NotApplicable("it needs a host whose password can be changed".to_owned()));
+    }
+    let (client, _) = open(context, Setup { password: true, ..Setup::default() }).await?;
+    context.void_password(Place::Source, how).await?;
+    let client = if how == Void::Empty { client.with_password("") } else { client };
+    let mut link = client.open(Place::Source.name(), MAIN, context.address(Place::Source)).await?;
+    let result = authenticated(&client, &mut link, client.request(0, MAIN)).await?.or_fail("L5.5")?;
+    result_is(&link, "L5.5", result, LinkError::PERMISSION_DENIED)
+}
+
 async fn unknown_connection_id(context: &mut Context) -> Verdict {
     context.start_source(Setup::default()).await?;
     let client = context.client();
@@ -232,7 +287,7 @@ async fn unknown_channel(context: &mut Context) -> Verdict {
     let client = context.client();
     let session = context.connect_main(&client, Place::Source).await?;
     let unknown = ChannelId { channel_type: ChannelType(99), id: 0 };
-    let mut link = client.open(Place::Source.name(), unknown, context.host(Place::Source).spice()).await?;
+    let mut link = client.open(Place::Source.name(), unknown, context.address(Place::Source)).await?;
     let request = client.request(session.id, unknown);
     link.request(&request).await?;
     let reply = link.reply().await.or_fail("L6.2")?;
@@ -249,7 +304,7 @@ async fn second_client(context: &mut Context) -> Verdict {
     context.start_source(Setup::default()).await?;
     let client = context.client();
     let mut first = context.connect_main(&client, Place::Source).await?;
-    let address = context.host(Place::Source).spice();
+    let address = context.address(Place::Source);
     client.link("source/second", address, 0, MAIN).await.or_fail("L7.1")?;
     first.main.closed_within(context.patience()).await.or_fail("L7.1")?;
     Ok(())
@@ -262,7 +317,7 @@ async fn single_bytes(context: &mut Context) -> Verdict {
     let (first, rest) = bytes.split_at(bytes.len() / 2);
     send_singly(&mut link, "half of a link message", first).await?;
     // A server that has answered another link has seen the half, however busy it is.
-    let mut other = client.open(Place::Source.name(), MAIN, context.host(Place::Source).spice()).await?;
+    let mut other = client.open(Place::Source.name(), MAIN, context.address(Place::Source)).await?;
     other.request(&request).await?;
     other.reply().await?;
     send_singly(&mut link, "the other half", rest).await?;
@@ -278,8 +333,10 @@ async fn single_bytes(context: &mut Context) -> Verdict {
 // Where numbers stand in link header and message.
 const MAJOR: usize = 4;
 const MINOR: usize = 8;
+const SIZE: usize = 12;
 const NUM_COMMON_CAPS: usize = 22;
 const NUM_CHANNEL_CAPS: usize = 26;
+const CAPS_OFFSET: usize = 30;
 
 fn with_number(mut bytes: Vec<u8>, at: usize, number: u32) -> Vec<u8> {
     bytes[at..at + 4].copy_from_slice(&number.to_le_bytes());
@@ -290,7 +347,7 @@ fn with_number(mut bytes: Vec<u8>, at: usize, number: u32) -> Vec<u8> {
 async fn open(context: &mut Context, setup: Setup) -> Result<(Client, RawLink), Stop> {
     context.start_source(setup).await?;
     let client = context.client();
-    let link = client.open(Place::Source.name(), MAIN, context.host(Place::Source).spice()).await?;
+    let link = client.open(Place::Source.name(), MAIN, context.address(Place::Source)).await?;
     Ok((client, link))
 }
 
@@ -313,7 +370,7 @@ async fn authenticated(
     client: &Client,
     link: &mut RawLink,
     request: LinkRequest,
-) -> Result<Result<LinkError, crate::case::Unexpected>, Stop> {
+) -> Result<Result<LinkError, Unexpected>, Stop> {
     link.request(&request).await?;
     let reply = link.reply().await?;
     link.authenticate(&request, &reply, &client.password).await?;
@@ -326,7 +383,7 @@ fn result_is(link: &RawLink, requirement: &'static str, result: LinkError, expec
 
 async fn bad_connection_id(context: &mut Context, client: &Client, connection_id: u32) -> Verdict {
     let inputs = ChannelId { channel_type: ChannelType::INPUTS, id: 0 };
-    let mut link = client.open(Place::Source.name(), inputs, context.host(Place::Source).spice()).await?;
+    let mut link = client.open(Place::Source.name(), inputs, context.address(Place::Source)).await?;
     let result = authenticated(client, &mut link, client.request(connection_id, inputs)).await?.or_fail("L6.1")?;
     result_is(&link, "L6.1", result, LinkError::BAD_CONNECTION_ID)
 }

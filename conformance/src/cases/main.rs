@@ -4,6 +4,8 @@ use spice_migration::{
     ClientMessage, Data,
     caps::{CommonCapability, MainCapability},
     frame::HeaderKind,
+    link::LinkError,
+    message::client as say,
 };
 
 use super::{cases, check_absent};
@@ -49,6 +51,16 @@ cases! {
         sends "a main link without the capability MINI_HEADER, then ATTACH_CHANNELS behind a full header"
         expects "messages behind headers of 18 bytes whose serials are 1, 2, 3, …"
         => full_headers;
+    "main/base/out-of-turn" ["M6"] Should
+        "Messages of the base channel that are out of turn are ignored"
+        sends "on main: PONG that answers no PING, ACK_SYNC of another generation, ACK, DISCONNECTING; then ATTACH_CHANNELS"
+        expects "CHANNELS_LIST"
+        => out_of_turn;
+    "main/migrate-end/ignored" ["M7"] Observed
+        "MIGRATE_END in a session that does not migrate is ignored"
+        sends "MIGRATE_END, then ATTACH_CHANNELS"
+        expects "no second INIT before CHANNELS_LIST"
+        => end_ignored;
     "main/unknown-message/closes" ["M4.1"] Must
         "An unknown client message closes its channel"
         sends "message 999 with 4 bytes on a main channel"
@@ -59,7 +71,7 @@ cases! {
 async fn init_first(context: &mut Context) -> Verdict {
     context.start_source(Setup::default()).await?;
     let client = context.client();
-    let mut main = client.link(Place::Source.name(), context.host(Place::Source).spice(), 0, MAIN).await?;
+    let mut main = client.link(Place::Source.name(), context.address(Place::Source), 0, MAIN).await?;
     let first = main.next("INIT").await.or_fail("M1.1")?;
     first.message().map_err(|error| main.unexpected("a message", error.to_string()))?;
     check(is!(first, Init), "M1.1", &main.name, "INIT as the first message", first.name())
@@ -108,7 +120,7 @@ async fn listed_channels_link(context: &mut Context) -> Verdict {
     let mut session = context.connect_main(&client, Place::Source).await?;
     session.list_channels().await?;
     check(!session.offered.is_empty(), "M1.5", &session.main.name, "channels to link", "an empty CHANNELS_LIST")?;
-    let address = context.host(Place::Source).spice();
+    let address = context.address(Place::Source);
     for id in session.offered.clone() {
         let channel = client.link(Place::Source.name(), address, session.id, id).await.or_fail("M1.5")?;
         session.adopt(channel).await?;
@@ -119,7 +131,7 @@ async fn listed_channels_link(context: &mut Context) -> Verdict {
 async fn mini_headers(context: &mut Context) -> Verdict {
     context.start_source(Setup::default()).await?;
     let client = context.client();
-    let mut main = client.link(Place::Source.name(), context.host(Place::Source).spice(), 0, MAIN).await?;
+    let mut main = client.link(Place::Source.name(), context.address(Place::Source), 0, MAIN).await?;
     if main.headers() != HeaderKind::Mini {
         return Err(Stop::NotApplicable("the server lacks the capability mini-header".to_owned()));
     }
@@ -129,7 +141,7 @@ async fn mini_headers(context: &mut Context) -> Verdict {
 async fn full_headers(context: &mut Context) -> Verdict {
     context.start_source(Setup::default()).await?;
     let client = context.client().with_common(&[CommonCapability::AUTH_SELECTION, CommonCapability::AUTH_SPICE]);
-    let mut main = client.link(Place::Source.name(), context.host(Place::Source).spice(), 0, MAIN).await?;
+    let mut main = client.link(Place::Source.name(), context.address(Place::Source), 0, MAIN).await?;
     until!(main, Init).await.or_fail("M3.2")?;
     context.served = true;
     main.send(ClientMessage::AttachChannels);
@@ -137,6 +149,28 @@ async fn full_headers(context: &mut Context) -> Verdict {
     let serials: Vec<u64> = main.taken.iter().map(|received| received.serial).collect();
     let counted = serials.iter().copied().eq(1..=serials.len() as u64);
     check(counted, "M3.2", &main.name, "serials 1, 2, 3, …", format_args!("serials {serials:?}"))
+}
+
+async fn out_of_turn(context: &mut Context) -> Verdict {
+    context.start_source(Setup::default()).await?;
+    let client = context.client();
+    let mut session = context.connect_main(&client, Place::Source).await?;
+    session.main.send(ClientMessage::Pong(say::Pong { id: 7, timestamp: 7 }));
+    session.main.send(ClientMessage::AckSync(say::AckSync { generation: 7 }));
+    session.main.send(ClientMessage::Ack);
+    session.main.send(ClientMessage::Disconnecting(say::Disconnecting { time_stamp: 7, reason: LinkError::OK }));
+    session.list_channels().await.or_fail("M6")
+}
+
+async fn end_ignored(context: &mut Context) -> Verdict {
+    context.start_source(Setup::default()).await?;
+    let client = context.client();
+    let mut session = context.connect_main(&client, Place::Source).await?;
+    let before = session.main.taken.len();
+    session.main.send(ClientMessage::MigrateEnd);
+    session.list_channels().await.or_fail("M7")?;
+    let again = session.main.taken[before..].iter().find(|received| is!(received, Init));
+    check_absent(again, "M7", &session.main, "no second INIT")
 }
 
 async fn unknown_message(context: &mut Context) -> Verdict {

@@ -137,7 +137,8 @@ fn case(id: String, title: String, trials: Trials) -> Case {
         level: Level::Must,
         sent: sent.into(),
         expected: expected.into(),
-        waits: false,
+        // Where a server waits for all of the body, nothing happens.
+        waits: requirements == ["M5.2"],
         run: run(move |context| Box::pin(judge(context, trials.clone()))),
     }
 }
@@ -355,7 +356,7 @@ async fn linked(
 ) -> Result<Session, Unexpected> {
     let mut session = context.connect_main(client, Place::Source).await?;
     if channel_type != ChannelType::MAIN {
-        let address = context.host(Place::Source).spice();
+        let address = context.address(Place::Source);
         let id = ChannelId { channel_type, id: 0 };
         let channel = client.link(Place::Source.name(), address, session.id, id).await?;
         match initialised {

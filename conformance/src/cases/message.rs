@@ -11,6 +11,7 @@ use spice_migration::{
 
 use crate::{
     case::{Case, Context, Level, OrFail, Verdict, run},
+    context::Place,
     peer::client::{DISPLAY_INIT, is, until},
     situation::Situation,
 };
@@ -143,6 +144,7 @@ fn follows(situation: Situation, example: &Example) -> (&'static [&'static str],
         }
         (Session | Cancelled, ClientMessage::MigrateConnectError) => (&["S6.2"], Follows::NoCancel),
         (Linked | Waiting | GuestCame, ClientMessage::AttachChannels) => (&["T5"], Follows::Silence),
+        _ if situation.place() == Place::Target => (&["T12"], Follows::Anything),
         _ => (&["S11"], Follows::Anything),
     }
 }

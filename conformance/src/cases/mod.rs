@@ -3,10 +3,12 @@
 //! A step that only leads up to what a case is about ends in `?`: when it goes wrong the case is inconclusive, and the case that
 //! is about that step fails. What a case is about ends in `.or_fail(requirement)?` or goes through [`check`].
 
+mod agent;
 mod cancel;
 mod capabilities;
 mod channel;
 mod clients;
+mod cut;
 mod data;
 mod link;
 mod main;
@@ -18,6 +20,7 @@ mod segments;
 mod semi_seamless;
 mod switch_host;
 mod time;
+mod tls;
 mod vanish;
 
 use std::sync::LazyLock;
@@ -43,9 +46,12 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
             data::cases(),
             channel::cases(),
             vanish::cases(),
+            cut::cases(),
             capabilities::cases(),
             clients::cases(),
             repeat::cases(),
+            tls::cases(),
+            agent::cases(),
             time::cases(),
         ];
         groups.into_iter().flatten().collect()

@@ -6,6 +6,7 @@ use spice_migration::{
     caps::MainCapability,
     message::{MigrateFlags, client as say},
 };
+use tokio::time::timeout;
 
 use super::{check, check_absent, clients::switched};
 use crate::{
@@ -36,7 +37,6 @@ enum Who {
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    // Before the client has answered the first announcement, servers differ in whether they wait for that; S10.3 is about it.
     for situation in [Situation::Connected, Situation::Agreed] {
         cases.push(Case {
             id: format!("repeat/second-destination/{}", situation.name()).into(),
@@ -50,6 +50,18 @@ pub(super) fn cases() -> Vec<Case> {
             run: run(move |context| Box::pin(second_destination(context, situation))),
         });
     }
+    cases.push(Case {
+        id: "repeat/second-destination/announced".into(),
+        title: "Another destination replaces the first one for a client that has not answered".into(),
+        requirements: &["S10.3"],
+        level: Level::Must,
+        sent: "MIGRATE_BEGIN unanswered; the host announces a third one; MIGRATE_CONNECT_ERROR if no other announcement comes before; \
+               the client goes to the third host"
+            .into(),
+        expected: "the new announcement, at once or behind the answer, and a migration to the third host that completes".into(),
+        waits: false,
+        run: run(|context| Box::pin(second_announcement(context))),
+    });
     for situation in [Situation::GuestCame, Situation::GuestCameSeamless, Situation::Restarted, Situation::Resumed] {
         let early = !situation.serves();
         cases.push(Case {
@@ -113,6 +125,29 @@ async fn second_destination(context: &mut Context, situation: Situation) -> Verd
     check(cancelled, requirement, &main.name, "MIGRATE_CANCEL before the new announcement", "it alone")?;
     finish(context, prepared, source, third, seamless).await.or_fail(requirement)?.close().await;
     sessions.close().await;
+    Ok(())
+}
+
+/// Servers differ in whether they wait for the first answer, and both serve the client.
+async fn second_announcement(context: &mut Context) -> Verdict {
+    let (source, third) = (Place::Source, Place::Third);
+    let mut sessions = Situation::Announced.reach(context).await?;
+    context.start(third, Setup::default()).await?;
+    let mut session = sessions.take(source)?;
+    let client = client(context, false);
+    context.announce(source, third).await?;
+    let at_once = context.subject.migrate_timeout() / 4;
+    if timeout(at_once, until!(session.main, MigrateBegin)).await.is_err() {
+        session.main.send(ClientMessage::MigrateConnectError);
+        until!(session.main, MigrateBegin).await.or_fail("S10.3")?;
+    }
+    let address = context.address(third);
+    let mut at_third = client.connect_migrating(third.name(), address, &session).await?;
+    client.connect_children(third.name(), address, &mut at_third).await?;
+    session.main.send(ClientMessage::MigrateConnected);
+    session.list_channels().await?;
+    let prepared = Prepared { source: session, target: at_third };
+    context.finish_semi_seamless(prepared, source, third).await.or_fail("S10.3")?.close().await;
     Ok(())
 }
 

@@ -1,10 +1,10 @@
 //! Seamless migration: each channel's state is carried over, and nothing is lost.
 
 use spice_migration::{
-    ChannelType, ClientMessage, Fault, ServerMessage,
-    caps::MainCapability,
+    ChannelType, ClientMessage, Data, Fault, ServerMessage,
+    caps::{CommonCapability, MainCapability},
     message::{MigrateFlags, client},
-    state::{State, VERSION},
+    state::{CharDevice, Main, State, VERSION},
 };
 
 use super::{
@@ -14,7 +14,7 @@ use super::{
 use crate::{
     case::{Context, OrFail, Scheme, Stop, Verdict, check},
     context::{Place, Prepared, Setup, migrate_data, migrate_flags, relay, seamless_version, told_destination},
-    peer::client::{Session, is, until},
+    peer::client::{Channel, Session, is, until},
     subject::HostEvent,
 };
 
@@ -54,6 +54,21 @@ cases! {
         sends "MIGRATE_DST_DO_SEAMLESS twice"
         expects "MIGRATE_DST_SEAMLESS_ACK, then MIGRATE_DST_SEAMLESS_NACK"
         => nack_second;
+    "seamless/target/answer-first" ["T3.7"] Must
+        "The answer to MIGRATE_DST_DO_SEAMLESS is the target's first message on main"
+        sends "MIGRATE_DST_DO_SEAMLESS on a migrating client's main channel at the target"
+        expects "MIGRATE_DST_SEAMLESS_ACK or NACK before any other message"
+        => answer_first;
+    "seamless/target/links-before-and-after" ["T3.8"] Must
+        "Channels may be linked to the target before it agrees, and after"
+        sends "inputs and cursor linked before MIGRATE_DST_DO_SEAMLESS, display behind the answer; a seamless migration"
+        expects "all of them open, and MULTI_MEDIA_TIME, once their data is delivered"
+        => links_before_and_after;
+    "seamless/target/end-after-nack" ["T3.9"] Must
+        "A client that the target has declined restarts its session with MIGRATE_END"
+        sends "MIGRATE_DST_DO_SEAMLESS with version 2^31; all channels linked; MIGRATE_CONNECTED; the VM is migrated"
+        expects "MIGRATE_END from the source, INIT from the target for the client's MIGRATE_END, and channels that start"
+        => end_after_nack;
     "seamless/source/migrate-everywhere" ["S4.1"] Must
         "On completion the source sends MIGRATE on every channel"
         sends "MIGRATE_CONNECTED_SEAMLESS; the VM is migrated"
@@ -99,6 +114,21 @@ cases! {
         sends "a seamless migration"
         expects "65 bytes and more on main, 80 and a surface list on display, 10 on inputs; every length and pointer within them"
         => data_whole;
+    "seamless/data/port-and-smartcard" ["D4"] Must
+        "The data of a port and of a smartcard begins with its magic and version, and is whole"
+        sends "a seamless migration of a guest with a port and a smartcard reader"
+        expects "SVMD, version 1, 33 bytes and more on port; SCMD, version 1, 42 bytes and more on smartcard"
+        => port_and_smartcard_data;
+    "seamless/data/no-agent" ["D5"] Should
+        "Without an agent, main's data says so and holds nothing"
+        sends "a seamless migration of a guest without an agent"
+        expects "MIGRATE_DATA on main in which all but magic and versions is zero"
+        => no_agent;
+    "seamless/data/motions" ["S8.3"] Must
+        "The data counts the mouse motions of the client that the server has not acknowledged"
+        sends "two MOUSE_MOTION on inputs; the VM is migrated; another one between MIGRATE and MIGRATE_FLUSH_MARK"
+        expects "motion_count 3 in the data of inputs"
+        => motions_counted;
     "seamless/target/no-init" ["T3.4"] Must
         "No INIT follows a seamless migration"
         sends "a whole seamless migration, then ATTACH_CHANNELS to the target"
@@ -114,6 +144,21 @@ cases! {
         sends "a whole seamless migration, then ATTACH_CHANNELS to the target"
         expects "CHANNELS_LIST, and every channel open"
         => session_works;
+    "seamless/target/data-in-any-order" ["T4.2"] Must
+        "The channels' data may be delivered in any order"
+        sends "a seamless migration in which the target gets the data of inputs before that of main, and four motions behind it"
+        expects "MOUSE_MOTION_ACK on inputs, and MULTI_MEDIA_TIME"
+        => data_in_any_order;
+    "seamless/target/channel-not-linked" ["T4.4", "T4"] Must
+        "A channel that the client has not linked to the target is not waited for"
+        sends "a seamless migration in which inputs is not linked to the target, then ATTACH_CHANNELS to it"
+        expects "CHANNELS_LIST"
+        => channel_not_linked;
+    "seamless/target/serials" ["T4.3"] Observed
+        "With full headers display's serials go on from its data, and the others' start anew"
+        sends "a seamless migration of a client without MINI_HEADER"
+        expects "a first serial on display above the one in its data, and on main the one that the source began with, too"
+        => serials_go_on;
     "seamless/target/sequence" ["Q2"] Must
         "The target sends MIGRATE_DST_SEAMLESS_ACK once"
         sends "a whole seamless migration, then ATTACH_CHANNELS to the target"
@@ -126,7 +171,17 @@ cases! {
         => chained;
 }
 
-const ALLOWED: Setup = Setup { seamless: true, password: false, guest_first: false };
+const ALLOWED: Setup = Setup { seamless: true, ..Setup::NOTHING };
+
+/// And a guest with every kind of channel that the hosts can have.
+const EVERYTHING: Setup = Setup { port_and_smartcard: true, ..ALLOWED };
+
+/// `SPICE_MSGC_INPUTS_MOUSE_MOTION`, by nothing.
+const MOUSE_MOTION: ClientMessage<'_> = ClientMessage::Unknown { id: 111, body: Data(&[0; 10]) };
+
+/// `SPICE_MSG_INPUTS_MOUSE_MOTION_ACK`, which comes for so many of them.
+const MOUSE_MOTION_ACK: u16 = 111;
+const MOTION_BUNCH: usize = 4;
 
 async fn begin_seamless(context: &mut Context) -> Verdict {
     begins(context, MainCapability::KNOWN).await
@@ -180,6 +235,62 @@ async fn nack_second(context: &mut Context) -> Verdict {
     until!(target.main, MigrateDstSeamlessNack).await.or_fail("T3.3")
 }
 
+async fn answer_first(context: &mut Context) -> Verdict {
+    let mut target = linked_to_target(context).await?;
+    ask(&target, 1);
+    target.main.until("an answer to MIGRATE_DST_DO_SEAMLESS", answer).await?;
+    let first = target.main.taken.first().filter(|first| !is!(first, MigrateDstSeamlessAck | MigrateDstSeamlessNack));
+    check_absent(first, "T3.7", &target.main, "the answer as the first message")
+}
+
+fn answer(message: &ServerMessage<'_>) -> Option<()> {
+    matches!(message, ServerMessage::MigrateDstSeamlessAck | ServerMessage::MigrateDstSeamlessNack).then_some(())
+}
+
+async fn links_before_and_after(context: &mut Context) -> Verdict {
+    let mut source = announced(context, MainCapability::KNOWN).await?;
+    until!(source.main, MigrateBeginSeamless).await?;
+    let client = context.client();
+    let (name, address) = (Place::Target.name(), context.address(Place::Target));
+    let mut target = client.connect_migrating(name, address, &source).await?;
+    for id in target.offered.clone() {
+        if id.channel_type != ChannelType::DISPLAY {
+            target.children.push(client.link(name, address, target.id, id).await?);
+        }
+    }
+    ask(&target, 1);
+    until!(target.main, MigrateDstSeamlessAck).await?;
+    for (position, id) in target.offered.clone().into_iter().enumerate() {
+        if id.channel_type == ChannelType::DISPLAY {
+            target.children.insert(position, client.link(name, address, target.id, id).await.or_fail("T3.8")?);
+        }
+    }
+    source.main.send(ClientMessage::MigrateConnectedSeamless);
+    source.list_channels().await?;
+    context.migrate(Place::Source, Place::Target).await?;
+    relay(&mut source, &mut target).await?;
+    until!(target.main, MultiMediaTime).await?;
+    check_open(&mut target, "T3.8")
+}
+
+async fn end_after_nack(context: &mut Context) -> Verdict {
+    let mut source = announced(context, MainCapability::KNOWN).await?;
+    until!(source.main, MigrateBeginSeamless).await?;
+    let client = context.client();
+    let (name, address) = (Place::Target.name(), context.address(Place::Target));
+    let mut target = client.connect_migrating(name, address, &source).await?;
+    ask(&target, 1 << 31);
+    until!(target.main, MigrateDstSeamlessNack).await?;
+    client.connect_children(name, address, &mut target).await?;
+    source.main.send(ClientMessage::MigrateConnected);
+    source.list_channels().await?;
+    context.migrate(Place::Source, Place::Target).await?;
+    until!(source.main, MigrateEnd).await?;
+    target.main.send(ClientMessage::MigrateEnd);
+    until!(target.main, Init).await.or_fail("T3.9")?;
+    Ok(target.start_children().await?)
+}
+
 async fn migrate_everywhere(context: &mut Context) -> Verdict {
     let Prepared { mut source, target: _target } = prepared(context).await?;
     context.migrate(Place::Source, Place::Target).await?;
@@ -190,7 +301,7 @@ async fn migrate_everywhere(context: &mut Context) -> Verdict {
 }
 
 async fn flags(context: &mut Context) -> Verdict {
-    let Prepared { mut source, target: _target } = prepared(context).await?;
+    let Prepared { mut source, target: _target } = prepared_with(context, EVERYTHING).await?;
     context.migrate(Place::Source, Place::Target).await?;
     for channel in source.channels() {
         let expected = match channel.id.channel_type {
@@ -348,6 +459,58 @@ async fn all_data(context: &mut Context) -> Result<Vec<(ChannelType, String, Vec
     Ok(all)
 }
 
+async fn port_and_smartcard_data(context: &mut Context) -> Verdict {
+    let Prepared { mut source, target: _target } = prepared_with(context, EVERYTHING).await?;
+    context.migrate(Place::Source, Place::Target).await?;
+    for (channel_type, data) in collect(&mut source).await? {
+        let (magic, least): (&[u8], _) = match channel_type {
+            ChannelType::PORT => (b"SVMD\x01\0\0\0", 33),
+            ChannelType::SMARTCARD => (b"SCMD\x01\0\0\0", 42),
+            _ => continue,
+        };
+        let connection = source.child(channel_type)?.name.clone();
+        let expected = format!("{least} bytes and more that begin with {}", magic.escape_ascii());
+        let got = format!("{} bytes, {}", data.len(), data.escape_ascii());
+        check(data.starts_with(magic) && data.len() >= least, "D4", &connection, expected, got)?;
+    }
+    Ok(())
+}
+
+async fn no_agent(context: &mut Context) -> Verdict {
+    for (channel_type, connection, data) in all_data(context).await? {
+        if channel_type != ChannelType::MAIN {
+            continue;
+        }
+        let Ok(State::Main(main)) = State::decode(channel_type, &data) else {
+            return Err(Stop::Inconclusive("main's data is not whole".to_owned()));
+        };
+        let agent = CharDevice { version: main.agent.version, ..CharDevice::default() };
+        let empty = Main { version: main.version, agent, ..Main::default() };
+        check(main == empty, "D5", &connection, format_args!("{empty:?}"), format_args!("{main:?}"))?;
+    }
+    Ok(())
+}
+
+async fn motions_counted(context: &mut Context) -> Verdict {
+    let Prepared { mut source, target: _target } = prepared(context).await?;
+    let inputs = source.child(ChannelType::INPUTS)?;
+    inputs.send(MOUSE_MOTION);
+    inputs.send(MOUSE_MOTION);
+    context.migrate(Place::Source, Place::Target).await?;
+    let inputs = source.child(ChannelType::INPUTS)?;
+    let flags = inputs.until("MIGRATE", migrate_flags).await?;
+    if !flags.contains(MigrateFlags::NEED_FLUSH) {
+        return Err(Stop::Inconclusive("the server did not wait for MIGRATE_FLUSH_MARK".to_owned()));
+    }
+    inputs.send(MOUSE_MOTION);
+    inputs.send_last(ClientMessage::MigrateFlushMark);
+    let data = inputs.until("MIGRATE_DATA", migrate_data).await?;
+    let Ok(State::Inputs(counted)) = State::decode(ChannelType::INPUTS, &data) else {
+        return Err(Stop::Inconclusive("the data of inputs is not whole".to_owned()));
+    };
+    check(counted.motion_count == 3, "S8.3", &inputs.name, "motion_count 3", counted.motion_count)
+}
+
 async fn no_init(context: &mut Context) -> Verdict {
     let mut target = relayed(context).await?;
     target.list_channels_when_migrated().await?;
@@ -368,9 +531,105 @@ async fn multi_media_time(context: &mut Context) -> Verdict {
 }
 
 async fn session_works(context: &mut Context) -> Verdict {
-    let mut target = relayed(context).await?;
+    let Prepared { mut source, mut target } = prepared_with(context, EVERYTHING).await?;
+    context.migrate(Place::Source, Place::Target).await?;
+    relay(&mut source, &mut target).await?;
+    source.close().await;
     target.list_channels_when_migrated().await.or_fail("T4")?;
     check_open(&mut target, "T4")
+}
+
+async fn data_in_any_order(context: &mut Context) -> Verdict {
+    let Prepared { mut source, mut target } = prepared(context).await?;
+    context.migrate(Place::Source, Place::Target).await?;
+    let mut all = collect(&mut source).await?;
+    all.reverse();
+    for (channel_type, data) in &all {
+        deliver(&mut target, *channel_type, data)?;
+        if *channel_type == ChannelType::INPUTS {
+            // The answer shows that its data has been taken before that of main is sent.
+            let inputs = target.child(ChannelType::INPUTS)?;
+            for _ in 0..MOTION_BUNCH {
+                inputs.send(MOUSE_MOTION);
+            }
+            let acknowledged = |message: &ServerMessage<'_>| match message {
+                ServerMessage::Unknown { id: MOUSE_MOTION_ACK, .. } => Some(()),
+                _ => None,
+            };
+            inputs.until("MOUSE_MOTION_ACK", acknowledged).await.or_fail("T4.2")?;
+        }
+    }
+    Ok(until!(target.main, MultiMediaTime).await?)
+}
+
+async fn channel_not_linked(context: &mut Context) -> Verdict {
+    let mut source = announced(context, MainCapability::KNOWN).await?;
+    until!(source.main, MigrateBeginSeamless).await?;
+    let client = context.client();
+    let (name, address) = (Place::Target.name(), context.address(Place::Target));
+    let mut target = client.connect_migrating(name, address, &source).await?;
+    target.offered.retain(|id| id.channel_type != ChannelType::INPUTS);
+    ask(&target, 1);
+    until!(target.main, MigrateDstSeamlessAck).await?;
+    client.connect_children(name, address, &mut target).await?;
+    source.main.send(ClientMessage::MigrateConnectedSeamless);
+    source.list_channels().await?;
+    context.migrate(Place::Source, Place::Target).await?;
+    for (channel_type, data) in collect(&mut source).await? {
+        if channel_type != ChannelType::INPUTS {
+            deliver(&mut target, channel_type, &data)?;
+        }
+    }
+    target.list_channels_when_migrated().await.or_fail("T4.4")
+}
+
+async fn serials_go_on(context: &mut Context) -> Verdict {
+    context.start_pair(ALLOWED).await?;
+    let client = context.client().with_common(&[CommonCapability::AUTH_SELECTION, CommonCapability::AUTH_SPICE]);
+    let session = context.connect(&client, Place::Source).await?;
+    let Prepared { mut source, mut target } =
+        context.prepare_seamless(&client, session, Place::Source, Place::Target).await?;
+    context.migrate(Place::Source, Place::Target).await?;
+    let all = collect(&mut source).await?;
+    let mut last = 0;
+    for (channel_type, data) in &all {
+        if let Ok(State::Display(display)) = State::decode(*channel_type, data) {
+            last = display.message_serial;
+        }
+        deliver(&mut target, *channel_type, data)?;
+    }
+    let first = |main: &Channel| main.taken.first().map(|received| received.serial);
+    let (expected, main) = (first(&source.main), first(&target.main));
+    let anew = format!("the serial that the source began with, {expected:?}");
+    check(main == expected, "T4.3", &target.main.name, anew, format_args!("{main:?}"))?;
+    let display = target.child(ChannelType::DISPLAY)?;
+    let first = display.next("a message at the target").await?.serial;
+    check(first > last, "T4.3", &display.name, format_args!("a serial above {last}"), first)
+}
+
+/// Does the client's part at the source: the data of each channel that has any, the main channel's first.
+pub(super) async fn collect(source: &mut Session) -> Result<Vec<(ChannelType, Vec<u8>)>, Stop> {
+    let mut all = Vec::new();
+    for channel in source.channels() {
+        let flags = channel.until("MIGRATE", migrate_flags).await?;
+        if flags.contains(MigrateFlags::NEED_FLUSH) {
+            channel.send_last(ClientMessage::MigrateFlushMark);
+        }
+        if flags.contains(MigrateFlags::NEED_DATA_TRANSFER) {
+            all.push((channel.id.channel_type, channel.until("MIGRATE_DATA", migrate_data).await?));
+        }
+    }
+    Ok(all)
+}
+
+/// Sends a channel's data to the target.
+pub(super) fn deliver(target: &mut Session, channel_type: ChannelType, data: &[u8]) -> Result<(), Stop> {
+    let channel = match channel_type {
+        ChannelType::MAIN => &target.main,
+        _ => target.child(channel_type)?,
+    };
+    channel.send(ClientMessage::MigrateData(client::MigrateData { data: Data(data) }));
+    Ok(())
 }
 
 async fn target_sequence(context: &mut Context) -> Verdict {
@@ -404,7 +663,7 @@ async fn announced(context: &mut Context, capabilities: &[MainCapability]) -> Re
 async fn linked_to_target(context: &mut Context) -> Result<Session, Stop> {
     let source = announced(context, MainCapability::KNOWN).await?;
     let client = context.client();
-    let address = context.host(Place::Target).spice();
+    let address = context.address(Place::Target);
     Ok(client.connect_migrating(Place::Target.name(), address, &source).await?)
 }
 
@@ -414,7 +673,11 @@ fn ask(target: &Session, src_version: u32) {
 
 /// Two hosts, and a client that has answered MIGRATE_CONNECTED_SEAMLESS.
 async fn prepared(context: &mut Context) -> Result<Prepared, Stop> {
-    context.start_pair(ALLOWED).await?;
+    prepared_with(context, ALLOWED).await
+}
+
+async fn prepared_with(context: &mut Context, setup: Setup) -> Result<Prepared, Stop> {
+    context.start_pair(setup).await?;
     let client = context.client();
     let session = context.connect(&client, Place::Source).await?;
     context.prepare_seamless(&client, session, Place::Source, Place::Target).await

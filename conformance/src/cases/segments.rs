@@ -85,7 +85,7 @@ async fn links(
     then: Then,
 ) -> Result<Vec<(usize, Result<RawLink, Unexpected>)>, crate::case::Stop> {
     let client = context.client();
-    let address = context.host(Place::Source).spice();
+    let address = context.address(Place::Source);
     let request = client.request(0, MAIN);
     let message = request.to_bytes().len();
     let mechanism_and_ticket = 4 + 128;

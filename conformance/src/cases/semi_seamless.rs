@@ -7,7 +7,7 @@ use spice_migration::{ClientMessage, ServerMessage, caps::MainCapability, messag
 use super::{cases, check_absent};
 use crate::{
     case::{Context, OrFail, Scheme, Stop, Verdict, check},
-    context::{Place, Prepared, Setup, restart, told_destination},
+    context::{MAIN, Place, Prepared, Setup, restart, told_destination},
     peer::client::{Client, Received, Session, is, until},
     subject::HostEvent,
 };
@@ -53,6 +53,11 @@ cases! {
         sends "MIGRATE_CONNECTED; the VM is migrated; the client does not leave the source"
         expects "the end of the source's main connection within 10 s, and not at once"
         => client_stays;
+    "semi-seamless/source/newcomer" ["S9.4", "S9.2"] Must
+        "A client that comes after the completion does not hold it up"
+        sends "MIGRATE_CONNECTED; the VM is migrated; behind MIGRATE_END another client links main and stays"
+        expects "the host's event that the client's migration is complete, once the first client is gone"
+        => newcomer_does_not_hold_up;
     "semi-seamless/target/silent" ["T2.1"] Must
         "The target sends a waiting client nothing before its MIGRATE_END"
         sends "links of all channels to the target; the VM is migrated; no MIGRATE_END"
@@ -73,6 +78,16 @@ cases! {
         sends "a whole semi-seamless migration"
         expects "a message on each of display, inputs and cursor"
         => held_channels_start;
+    "semi-seamless/target/late-channels" ["T2.6"] Must
+        "Channels may also be linked after INIT"
+        sends "a semi-seamless migration in which main alone is linked beforehand, and the other channels behind INIT"
+        expects "link result OK, and a message on each of display, inputs and cursor"
+        => late_channels;
+    "semi-seamless/target/end-without-semi" ["T7.2"] Should
+        "MIGRATE_END from a client without SEMI_SEAMLESS_MIGRATE is ignored"
+        sends "a main link with a connection id but without the capability at a target, then MIGRATE_END"
+        expects "no INIT before the server closes too"
+        => end_without_semi;
     "semi-seamless/target/attach-while-migrating" ["T5"] Must
         "ATTACH_CHANNELS is ignored before MIGRATE_END and answered after it"
         sends "ATTACH_CHANNELS to the waiting target, MIGRATE_END, and ATTACH_CHANNELS again"
@@ -183,6 +198,20 @@ async fn completion_told(context: &mut Context) -> Verdict {
     Ok(())
 }
 
+async fn newcomer_does_not_hold_up(context: &mut Context) -> Verdict {
+    let Prepared { mut source, target: _target } = prepared(context).await?;
+    context.migrate(Place::Source, Place::Target).await?;
+    until!(source.main, MigrateEnd).await?;
+    not_completed_yet(context)?;
+    let (client, address) = (context.client(), context.address(Place::Source));
+    let newcomer = client.link("source/newcomer", address, 0, MAIN).await?;
+    source.close().await;
+    let patience = context.patience();
+    context.host(Place::Source).wait_for(HostEvent::ClientMigrationCompleted, patience).await.or_fail("S9.4")?;
+    newcomer.close().await;
+    Ok(())
+}
+
 /// Checks that the host was not told so while the client is still there.
 pub(super) fn not_completed_yet(context: &mut Context) -> Verdict {
     let early = context.host(Place::Source).seen(HostEvent::ClientMigrationCompleted);
@@ -228,17 +257,17 @@ async fn same_session_id(context: &mut Context) -> Verdict {
     context.migrate(Place::Source, Place::Target).await?;
     until!(source.main, MigrateEnd).await?;
     target.main.send(ClientMessage::MigrateEnd);
-    let session_id = target
-        .main
-        .until("Init", |message| match message {
-            ServerMessage::Init(server::Init { session_id, .. }) => Some(*session_id),
-            _ => None,
-        })
-        .await
-        .or_fail("T2.2")?;
+    let session_id = target.main.until("Init", session_id).await.or_fail("T2.2")?;
     let expected = format!("session id {:#x}", source.id);
     check(session_id == source.id, "T2.2", &target.main.name, expected, format_args!("{session_id:#x}"))?;
     Ok(target.start_children().await?)
+}
+
+fn session_id(message: &ServerMessage<'_>) -> Option<u32> {
+    match message {
+        ServerMessage::Init(server::Init { session_id, .. }) => Some(*session_id),
+        _ => None,
+    }
 }
 
 async fn nothing_repeated(context: &mut Context) -> Verdict {
@@ -258,6 +287,37 @@ async fn held_channels_start(context: &mut Context) -> Verdict {
     until!(source.main, MigrateEnd).await?;
     restart(&mut target).await?;
     target.start_children().await.or_fail("T2.4")
+}
+
+async fn late_channels(context: &mut Context) -> Verdict {
+    context.start_pair(Setup::default()).await?;
+    let client = context.client().with_main(SEMI);
+    let mut source = context.connect(&client, Place::Source).await?;
+    context.announce(Place::Source, Place::Target).await?;
+    until!(source.main, MigrateBegin).await?;
+    let address = context.address(Place::Target);
+    let mut target = client.connect_migrating(Place::Target.name(), address, &source).await?;
+    source.main.send(ClientMessage::MigrateConnected);
+    source.list_channels().await?;
+    context.migrate(Place::Source, Place::Target).await?;
+    until!(source.main, MigrateEnd).await?;
+    target.main.send(ClientMessage::MigrateEnd);
+    target.id = target.main.until("INIT", session_id).await?;
+    client.connect_children(Place::Target.name(), address, &mut target).await.or_fail("T2.6")?;
+    target.start_children().await.or_fail("T2.6")
+}
+
+async fn end_without_semi(context: &mut Context) -> Verdict {
+    context.start_pair(Setup::default()).await?;
+    let client = context.client().with_main(&[MainCapability::NAME_AND_UUID]);
+    let source = context.connect(&client, Place::Source).await?;
+    let address = context.address(Place::Target);
+    let mut target = client.connect_migrating(Place::Target.name(), address, &source).await?;
+    target.main.send(ClientMessage::MigrateEnd);
+    target.main.finish();
+    target.main.closed_within(context.patience()).await?;
+    let init = target.main.taken.iter().find(|received| is!(received, Init));
+    check_absent(init, "T7.2", &target.main, "no INIT")
 }
 
 async fn attach_while_migrating(context: &mut Context) -> Verdict {

@@ -153,7 +153,7 @@ async fn byte_by_byte(context: &mut Context) -> Verdict {
     let client = context.client();
     let mut session = context.connect_main(&client, Place::Source).await?;
     let inputs = ChannelId { channel_type: ChannelType::INPUTS, id: 0 };
-    let mut link = client.open(Place::Source.name(), inputs, context.host(Place::Source).spice()).await?;
+    let mut link = client.open(Place::Source.name(), inputs, context.address(Place::Source)).await?;
     let bytes = client.request(session.id, inputs).to_bytes();
     let (first, second) = bytes.split_at(bytes.len() / 2);
     for byte in first {
@@ -172,7 +172,7 @@ async fn byte_by_byte(context: &mut Context) -> Verdict {
 /// Links a channel, and reads nothing behind the link result.
 async fn unread(context: &mut Context, connection_id: u32, channel: ChannelId) -> Result<RawLink, Stop> {
     let client = context.client();
-    let mut link = client.open(Place::Source.name(), channel, context.host(Place::Source).spice()).await?;
+    let mut link = client.open(Place::Source.name(), channel, context.address(Place::Source)).await?;
     let request = client.request(connection_id, channel);
     link.request(&request).await?;
     let reply = link.reply().await?;

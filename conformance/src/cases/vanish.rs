@@ -66,14 +66,13 @@ fn case(situation: Situation, way: Way) -> Case {
             _ => "the migration completes, both hosts are told, no connection is kept, and a new client is served",
         }
         .into(),
-        waits: false,
+        waits: situation.may_last(),
         run: run(move |context| Box::pin(judge(context, situation, way))),
     }
 }
 
 async fn judge(context: &mut Context, situation: Situation, way: Way) -> Verdict {
-    let patience = context.patience();
-    let limit = context.subject.migrate_timeout() + patience;
+    let limit = context.subject.migrate_timeout() + context.patience();
     let mut sessions = situation.reach(context).await?;
     match way {
         Way::Main | Way::Reset => {
@@ -95,7 +94,12 @@ async fn judge(context: &mut Context, situation: Situation, way: Way) -> Verdict
         Way::All => {}
     }
     sessions.close().await;
+    strands_nobody(context, situation).await
+}
 
+/// Moves the guest if it has not moved, and fails the case if somebody waits in vain for a client that has gone in a situation.
+pub(super) async fn strands_nobody(context: &mut Context, situation: Situation) -> Verdict {
+    let limit = context.subject.migrate_timeout() + context.patience();
     let guest = situation.guest();
     if guest == GuestMove::Due {
         context.migrate(Place::Source, Place::Target).await?;

@@ -67,8 +67,16 @@ defects! {
     LargeSizeAccepted "large-size-accepted" "L3.2";
     /// More than 1024 capability words are answered with ERROR.
     TooManyWordsAnsweredWithError "too-many-words-answered-with-error" "L3.3";
+    /// A link message with bytes beside its fixed part and its words is refused with INVALID_DATA.
+    GapsRefused "gaps-refused" "L3.5";
     /// Capability words outside of the message are answered with ERROR.
     WordsOutsideAnsweredWithError "words-outside-answered-with-error" "L3.4";
+    /// A channel that demands TLS is linked in plaintext, too.
+    PlaintextAccepted "plaintext-accepted" "L4";
+    /// A channel that demands plaintext is linked over TLS, too.
+    TlsAccepted "tls-accepted" "L4";
+    /// A connection over TLS is closed once it is secured.
+    TlsClosed "tls-closed" "L4.2";
     /// The ticket is not checked.
     AnyTicketAccepted "any-ticket-accepted" "L5.1";
     /// A host with a password refuses every ticket.
@@ -77,6 +85,8 @@ defects! {
     UnknownMechanismAccepted "unknown-mechanism-accepted" "L5.3";
     /// A mechanism is awaited from clients that do not send one.
     MechanismAlwaysAwaited "mechanism-always-awaited" "L5.4";
+    /// A password that has expired, or is empty, is taken from whoever comes.
+    VoidPasswordAccepted "void-password-accepted" "L5.5";
     /// A child channel is linked whatever its connection id.
     ConnectionIdUnchecked "connection-id-unchecked" "L6.1";
     /// A channel that the host does not have is linked, and silent.
@@ -97,19 +107,31 @@ defects! {
     ChannelsListEarly "channels-list-early" "M1.4";
     /// CHANNELS_LIST has a channel that cannot be linked.
     MissingChannelListed "missing-channel-listed" "M1.5";
+    /// An agent that appears is told of with the message that is due to the other kind of client.
+    AgentToldOtherwise "agent-told-otherwise" "M2";
+    /// Clients are not told that the agent has gone.
+    AgentGoneUntold "agent-gone-untold" "M2.2";
+    /// INIT always says that an agent is connected.
+    InitInventsAgent "init-invents-agent" "M10";
+    /// INIT never says that an agent is connected.
+    InitWithoutAgent "init-without-agent" "M10";
     /// The server's messages have full headers even if both sides have MINI_HEADER.
     FullHeaderAlways "full-header-always" "M3.1";
     /// Serials count from 0.
     SerialsFromZero "serials-from-zero" "M3.2";
     /// An unknown message is ignored.
     UnknownMessageIgnored "unknown-message-ignored" "M4.1";
+    /// DISCONNECTING ends its channel at once.
+    DisconnectingEndsChannel "disconnecting-ends-channel" "M6";
+    /// END in a session that does not migrate is answered with INIT.
+    EndAnsweredInSession "end-answered-in-session" "M7";
     /// BEGIN for clients that are due BEGIN_SEAMLESS.
     BeginInsteadOfSeamless "begin-instead-of-seamless" "S1.1";
     /// BEGIN_SEAMLESS for clients that are due BEGIN.
     BeginSeamlessUnasked "begin-seamless-unasked" "S1.2";
-    /// BEGIN for clients that are due neither.
+    /// A source sends BEGIN to clients that are due neither.
     BeginUnasked "begin-unasked" "S1.3";
-    /// The destination's plaintext port is announced one too high.
+    /// The destination's ports are announced one too high.
     DestinationPortWrong "destination-port-wrong" "S1.4";
     /// BEGIN_SEAMLESS carries version 2.
     BeginVersionTwo "begin-version-two" "S2";
@@ -139,10 +161,16 @@ defects! {
     PingAfterMigrate "ping-after-migrate" "S8.1";
     /// The display channel's MIGRATE_DATA does not wait for FLUSH_MARK.
     DataBeforeFlush "data-before-flush" "S8.2";
+    /// The data of inputs never counts a mouse motion.
+    MotionsUncounted "motions-uncounted" "S8.3";
     /// A client that does not leave is never dropped.
     SourceWaitsForEver "source-waits-for-ever" "S9.1";
     /// The host is not told when the migrated client has left.
     CompletionUntold "completion-untold" "S9.2";
+    /// When another client takes the place of one that was to leave, the host is not told that it has left.
+    NewcomerHoldsCompletion "newcomer-holds-completion" "S9.4";
+    /// A client that has not answered is not told of a second destination.
+    SecondBeginWithheld "second-begin-withheld" "S10.3";
     /// A second destination is announced without CANCEL for the first.
     SecondBeginWithoutCancel "second-begin-without-cancel" "S10.1";
     /// The message that completes the migration on the main channel is sent twice.
@@ -155,6 +183,14 @@ defects! {
     VersionOfDataWrong "version-of-data-wrong" "D2";
     /// The inputs channel's data lacks its last byte.
     DataTruncated "data-truncated" "D3";
+    /// Main's data says that an agent is connected, and there is none.
+    AgentInvented "agent-invented" "D5";
+    /// The port channel's data has another magic.
+    MagicOfPortWrong "magic-of-port-wrong" "D4";
+    /// Main's data never says that an agent is connected.
+    AgentLost "agent-lost" "D7";
+    /// A seamless migration with an agent that the client has not started kills the source, as it kills spice-server 0.15.1.
+    DiesOfUnstartedAgent "dies-of-unstarted-agent" "D7" gross;
     /// INIT is sent as soon as a migrating client links its first child channel.
     InitBeforeEnd "init-before-end" "T2.1";
     /// INIT for a migrated client names a new session.
@@ -163,6 +199,8 @@ defects! {
     NameAfterSemiSeamless "name-after-semi-seamless" "T2.3";
     /// The channels linked before the client's END never start.
     HeldChannelsForgotten "held-channels-forgotten" "T2.4";
+    /// A channel linked after the INIT of a migrated client is refused.
+    LateChannelsRefused "late-channels-refused" "T2.6";
     /// DO_SEAMLESS with a supported version is answered with NACK.
     SupportedVersionRefused "supported-version-refused" "T3.1";
     /// DO_SEAMLESS with any version is answered with ACK.
@@ -173,12 +211,38 @@ defects! {
     InitAfterSeamless "init-after-seamless" "T3.4";
     /// No MULTI_MEDIA_TIME after the main channel's data.
     MultiMediaTimeMissing "multi-media-time-missing" "T3.5";
+    /// MULTI_MEDIA_TIME comes before the answer to DO_SEAMLESS.
+    MessageBeforeAnswer "message-before-answer" "T3.7";
+    /// The channels linked before the ACK are closed with it.
+    EarlyChannelsClosed "early-channels-closed" "T3.8";
+    /// END from a client that was sent NACK is ignored.
+    EndIgnoredAfterNack "end-ignored-after-nack" "T3.9";
+    /// Data on a child channel before that of main ends the channel.
+    DataNeedsOrder "data-needs-order" "T4.2";
+    /// ATTACH_CHANNELS is ignored after a seamless migration if the client has not linked every channel.
+    UnlinkedChannelAwaited "unlinked-channel-awaited" "T4.4";
+    /// With full headers display's serials start at 1 again.
+    SerialsStartAnew "serials-start-anew" "T4.3";
     /// ATTACH_CHANNELS is still ignored when a seamless migration is complete.
     AttachIgnoredAfterSeamless "attach-ignored-after-seamless" "T4";
     /// ATTACH_CHANNELS is answered during migration.
     AttachAnsweredWhileMigrating "attach-answered-while-migrating" "T5";
     /// A second END is answered with another INIT.
     SecondEndAnswered "second-end-answered" "T7";
+    /// An agent that the source did not have is not told of after a seamless migration.
+    NewAgentUntold "new-agent-untold" "T10";
+    /// After a seamless migration a client is told of an agent that is not there.
+    MissingAgentTold "missing-agent-told" "T10";
+    /// An agent that attaches after the data has come is taken for one that the client knows of.
+    LateAgentUntold "late-agent-untold" "T10";
+    /// An agent that the client knows of is told of again after a seamless migration.
+    KnownAgentTold "known-agent-told" "T10";
+    /// The agent's state is not kept for an agent that attaches later: it is told of as a new one.
+    AgentStateDropped "agent-state-dropped" "T10";
+    /// An agent that has been replaced before the data came is taken for the same.
+    ReplacedAgentUntold "replaced-agent-untold" "T10.2";
+    /// END is answered with INIT whatever the client's capabilities.
+    EndServedWithoutSemi "end-served-without-semi" "T7.2";
     /// MIGRATE_CANCEL is sent just before the last message of every scheme.
     CancelBesideCompletion "cancel-beside-completion" "Q1";
     /// Child channels send their migration data twice.
@@ -204,7 +268,11 @@ defects! {
     /// A second DISPLAY_INIT kills the host, as it kills spice-server 0.15.1.
     DiesOfSecondDisplayInit "dies-of-second-display-init" "S11" gross;
     /// END after the ACK to seamless migration kills the host, as it kills spice-server 0.15.1.
-    DiesOfEndAfterAck "dies-of-end-after-ack" "S11" gross;
+    DiesOfEndAfterAck "dies-of-end-after-ack" "T12" gross;
+    /// Any message that is refused kills a target.
+    DiesOfIllegalMessagesAtTarget "dies-of-illegal-messages-at-target" "T12" gross;
+    /// A client's last message kills a target when the connection ends behind it.
+    DiesOfLastMessageAtTarget "dies-of-last-message-at-target" "T12" gross;
     /// Any message that is refused kills the host.
     DiesOfIllegalMessages "dies-of-illegal-messages" "S11" gross;
     /// A client's last message kills the host when the connection ends behind it.
@@ -219,6 +287,8 @@ defects! {
     DiesOfHalfMessages "dies-of-half-messages" "M5.4" gross;
     /// A display channel that ends before DISPLAY_INIT kills the host, as it kills spice-server 0.15.1.
     DiesOfDisplayWithoutInit "dies-of-display-without-init" "M5.4" gross;
+    /// A message whose header does not come in one segment ends its channel.
+    HeaderInOneSegment "header-in-one-segment" "M5.8";
     /// A list of sub-messages that leads outside of its message kills the host.
     DiesOfSubLists "dies-of-sub-lists" "M5.5" gross;
     /// A client's serial that does not count on from the last one kills the host.
@@ -235,6 +305,8 @@ defects! {
     BadDataEndsSession "bad-data-ends-session" "T6.2" gross;
     /// The migration data of inputs is used unchecked.
     BadInputsDataUsed "bad-inputs-data-used" "T6.3";
+    /// The migration data of a port or smartcard channel is used unchecked.
+    BadPortDataUsed "bad-port-data-used" "T6.4";
     /// Migration data that is not due is ignored.
     UndueDataIgnored "undue-data-ignored" "T6.5";
     /// A second link of a channel ends the session.

@@ -6,7 +6,7 @@ pub mod server;
 use std::{
     fmt,
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -16,6 +16,7 @@ use crate::{
     peer::{
         defect::Defect,
         host::{EmbeddedHost, HostSettings},
+        tls::server_config,
     },
     trace::Trace,
 };
@@ -70,6 +71,12 @@ impl Subject {
         !matches!(self, Self::Server(_))
     }
 
+    /// Whether hosts cost next to nothing, so that a case may have a hundred of them.
+    #[must_use]
+    pub const fn starts_quickly(&self) -> bool {
+        matches!(self, Self::Embedded(_))
+    }
+
     pub(crate) async fn start(
         &self,
         directory: &Path,
@@ -81,6 +88,11 @@ impl Subject {
             Self::Embedded(defect) => {
                 let migrate_timeout = self.migrate_timeout();
                 let mut settings = HostSettings { defect: *defect, migrate_timeout, ..HostSettings::default() };
+                if let Some(folder) = &options.certificates {
+                    let tls = server_config(folder).map_err(|error| error.to_string());
+                    let not_ready = |reason| StartError::NotReady { name: options.name.clone(), reason };
+                    settings.tls = Some(tls.map_err(not_ready)?);
+                }
                 if guest_first {
                     settings.completion = Completion::SourceWaits;
                 }
@@ -122,10 +134,16 @@ impl Host {
         on_host!(self, host => host.name())
     }
 
-    /// Where its SPICE server listens.
+    /// Where its SPICE server listens for plaintext.
     #[must_use]
     pub fn spice(&self) -> SocketAddr {
         on_host!(self, host => host.spice())
+    }
+
+    /// Where it listens for TLS, if it does.
+    #[must_use]
+    pub fn spice_tls(&self) -> Option<SocketAddr> {
+        on_host!(self, host => host.spice_tls())
     }
 
     /// Has the server announce a destination to its clients.
@@ -168,6 +186,22 @@ impl Host {
         on_host!(self, host => host.throttle().await)
     }
 
+    /// Has the guest's agent attach to its SPICE server, or go.
+    ///
+    /// # Errors
+    /// See [`Self::migrate_info`].
+    pub async fn attach_agent(&mut self, attached: bool) -> Result<(), ControlError> {
+        on_host!(self, host => host.attach_agent(attached).await)
+    }
+
+    /// Takes the password's validity away: no ticket opens the host any more.
+    ///
+    /// # Errors
+    /// See [`Self::migrate_info`].
+    pub async fn void_password(&mut self, how: Void) -> Result<(), ControlError> {
+        on_host!(self, host => host.void_password(how).await)
+    }
+
     /// Cancels the VM migration.
     ///
     /// # Errors
@@ -207,8 +241,20 @@ impl Host {
     }
 }
 
+/// What a host demands of the connections of its clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Security {
+    /// Nothing, and it may have no TLS port.
+    #[default]
+    None,
+    /// It has both ports, and demands TLS of every channel.
+    Required,
+    /// It has both ports, and demands plaintext of every channel.
+    Refused,
+}
+
 /// What a host is started with.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct HostOptions {
     /// The host's name in the trace and in the guest's NAME message: `source`, `target`, …
     pub name: String,
@@ -218,6 +264,21 @@ pub struct HostOptions {
     pub password: Option<String>,
     /// Whether the host waits for an incoming guest instead of running its own.
     pub incoming: bool,
+    /// What it demands of connections.
+    pub security: Security,
+    /// Where its certificate is, if it has a TLS port: a folder as QEMU's `x509-dir`.
+    pub certificates: Option<PathBuf>,
+    /// Whether the guest has a port with a name and a smartcard reader, each with a channel, beside screen, keyboard and mouse.
+    pub port_and_smartcard: bool,
+}
+
+/// How a password loses its validity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Void {
+    /// Its time is over.
+    Expired,
+    /// An empty one takes its place.
+    Empty,
 }
 
 /// Where a client is told to go.

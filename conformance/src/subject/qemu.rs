@@ -2,7 +2,8 @@
 
 use std::{
     collections::{HashSet, VecDeque},
-    fmt, io,
+    fmt::{self, Write as _},
+    fs, io,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
@@ -25,8 +26,17 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{ControlError, Destination, HostEvent, HostOptions, Liveness, StartError};
+use super::{ControlError, Destination, HostEvent, HostOptions, Liveness, Security, StartError, Void};
 use crate::trace::Trace;
+
+/// The guest does nothing but halt, so that it takes no processor time: its firmware consists of this instruction alone.
+const HALT: u8 = 0xf4;
+
+/// The least that QEMU takes for a firmware, in bytes.
+const FIRMWARE_LEN: usize = 64 << 10;
+
+/// The character device that the guest's agent is behind.
+const AGENT: &str = "agent";
 
 /// Debian's package that holds the program.
 const PACKAGE: &str = "qemu-system-x86";
@@ -117,18 +127,32 @@ impl Qemu {
         let not_ready = |reason| StartError::NotReady { name: name.clone(), reason };
         let control_path = directory.join(format!("{name}.control"));
         let incoming_path = directory.join(format!("{name}.incoming"));
+        let firmware_path = directory.join(format!("{name}.firmware"));
+        fs::write(&firmware_path, [HALT; FIRMWARE_LEN])
+            .map_err(|error| not_ready(format!("{}: {error}", firmware_path.display())))?;
 
         // QEMU cannot choose a port itself. Another process may take this one before QEMU does: then `start` tries again.
-        let spice = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-            .and_then(|listener| listener.local_addr())
-            .map_err(|error| not_ready(format!("no free port: {error}")))?;
+        let free = || {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+            let address =
+                listener.as_ref().map_or_else(|error| Err(io::Error::from(error.kind())), TcpListener::local_addr);
+            address.map_err(|error| not_ready(format!("no free port: {error}")))
+        };
+        let spice = free()?;
+        let spice_tls = options.certificates.as_ref().map(|_| free()).transpose()?;
 
         let mut command = Command::new(&self.binary);
         command.args(["-name", name, "-nodefaults", "-no-user-config", "-machine", "pc,accel=tcg", "-m", "32"]);
+        command.args(["-bios", &escaped(&firmware_path.to_string_lossy())]);
         command.args(["-display", "none", "-vga", "qxl", "-global", "qxl-vga.vgamem_mb=8"]);
         command.args(["-global", "qxl-vga.ram_size=16777216", "-global", "qxl-vga.vram_size=8388608"]);
-        command.args(["-device", "virtio-serial-pci", "-chardev", "spicevmc,id=vdagent,name=vdagent"]);
-        command.args(["-device", "virtserialport,chardev=vdagent,name=com.redhat.spice.0"]);
+        // The agent's port is a serial line: the guest's end of a virtio port opens with a driver in the guest only.
+        command.args(["-chardev", &format!("null,id={AGENT}"), "-device", &format!("isa-serial,chardev={AGENT}")]);
+        if options.port_and_smartcard {
+            command.args(["-chardev", "spiceport,id=port,name=org.example.port", "-device", "isa-serial,chardev=port"]);
+            command.args(["-usb", "-device", "usb-ccid", "-chardev", "spicevmc,id=smartcard,name=smartcard"]);
+            command.args(["-device", "ccid-card-passthru,chardev=smartcard"]);
+        }
         let ticketing = match &options.password {
             Some(password) => {
                 command.args(["-object", &format!("secret,id=ticket,data={}", escaped(password))]);
@@ -138,7 +162,17 @@ impl Qemu {
         };
         let seamless = if options.seamless { "on" } else { "off" };
         let (address, port) = (spice.ip(), spice.port());
-        command.args(["-spice", &format!("addr={address},port={port},seamless-migration={seamless},{ticketing}")]);
+        let mut spice_options = format!("addr={address},port={port},seamless-migration={seamless},{ticketing}");
+        if let (Some(tls), Some(folder)) = (spice_tls, &options.certificates) {
+            let folder = escaped(&folder.to_string_lossy());
+            let _ = write!(spice_options, ",tls-port={},x509-dir={folder}", tls.port());
+            spice_options.push_str(match options.security {
+                Security::None => "",
+                Security::Required => ",tls-channel=default",
+                Security::Refused => ",plaintext-channel=default",
+            });
+        }
+        command.args(["-spice", &spice_options]);
         command.args(["-qmp", &format!("unix:{},server=on,wait=off", escaped(&control_path.to_string_lossy()))]);
         if options.incoming {
             command.args(["-incoming", &format!("unix:{}", incoming_path.display())]);
@@ -163,6 +197,7 @@ impl Qemu {
         let mut host = QemuHost {
             name: name.clone(),
             spice,
+            spice_tls,
             spice_server_version: String::new(),
             nowhere_path: directory.join(format!("{name}.nowhere")),
             incoming_path,
@@ -200,6 +235,7 @@ impl Drop for Process {
 pub struct QemuHost {
     name: String,
     spice: SocketAddr,
+    spice_tls: Option<SocketAddr>,
     spice_server_version: String,
     /// Where an incoming host waits for the guest.
     incoming_path: PathBuf,
@@ -228,6 +264,12 @@ impl QemuHost {
     #[must_use]
     pub fn spice(&self) -> SocketAddr {
         self.spice
+    }
+
+    /// Where it listens for TLS.
+    #[must_use]
+    pub fn spice_tls(&self) -> Option<SocketAddr> {
+        self.spice_tls
     }
 
     /// The version of libspice-server, such as `0.15.1`, or `unknown`.
@@ -288,6 +330,37 @@ impl QemuHost {
         let parameters =
             qmp::MigrateSetParameters { max_bandwidth: Some(bytes_per_second), ..qmp::MigrateSetParameters::default() };
         self.execute(qmp::migrate_set_parameters(parameters), COMMAND_DEADLINE).await.map(drop)
+    }
+
+    /// Has the guest's agent attach to the SPICE server, or go: what its serial line leads to is changed.
+    ///
+    /// # Errors
+    /// See [`Self::migrate_info`].
+    pub async fn attach_agent(&mut self, attached: bool) -> Result<(), ControlError> {
+        let base = qmp::ChardevCommon { logappend: None, logfile: None };
+        let backend = if attached {
+            let data = qmp::ChardevSpiceChannel { base, type_: "vdagent".to_owned() };
+            qmp::ChardevBackend::spicevmc(data.into())
+        } else {
+            qmp::ChardevBackend::null(base.into())
+        };
+        self.execute(qmp::chardev_change { id: AGENT.to_owned(), backend }, COMMAND_DEADLINE).await.map(drop)
+    }
+
+    /// Takes the password's validity away.
+    ///
+    /// # Errors
+    /// See [`Self::migrate_info`].
+    pub async fn void_password(&mut self, how: Void) -> Result<(), ControlError> {
+        match how {
+            Void::Expired => self.execute(ExpirePassword { protocol: "spice", time: "now" }, COMMAND_DEADLINE).await,
+            Void::Empty => {
+                let password = qmp::SetPasswordOptionsBase { connected: None, password: String::new() };
+                let command = qmp::set_password(qmp::SetPasswordOptions::spice(password));
+                self.execute(command, COMMAND_DEADLINE).await
+            }
+        }
+        .map(drop)
     }
 
     /// Cancels the migration of the guest; without one it does nothing. The target's process ends itself when that
@@ -361,7 +434,8 @@ impl QemuHost {
             return 0;
         }
         let all = procfs::net::tcp().unwrap_or_default();
-        all.iter().filter(|socket| socket.local_address == self.spice && new.contains(&socket.inode)).count()
+        let is_ours = |address: SocketAddr| address == self.spice || Some(address) == self.spice_tls;
+        all.iter().filter(|socket| is_ours(socket.local_address) && new.contains(&socket.inode)).count()
     }
 
     fn sockets_now(&self) -> HashSet<u64> {
@@ -428,6 +502,22 @@ impl fmt::Debug for QemuHost {
         let mut host = formatter.debug_struct("QemuHost");
         host.field("name", &self.name).field("spice", &self.spice).field("child", &self.child).finish_non_exhaustive()
     }
+}
+
+/// The command `expire_password`; qapi's own cannot be serialized for SPICE.
+#[derive(Debug, serde::Serialize)]
+struct ExpirePassword {
+    protocol: &'static str,
+    time: &'static str,
+}
+
+impl qmp::QmpCommand for ExpirePassword {}
+
+impl qapi::Command for ExpirePassword {
+    const NAME: &'static str = "expire_password";
+    const ALLOW_OOB: bool = false;
+
+    type Ok = qapi::Empty;
 }
 
 type Control = QapiService<QmpStreamTokio<WriteHalf<UnixStream>>>;

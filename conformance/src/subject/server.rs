@@ -8,7 +8,7 @@ use std::{
 
 use tokio::{net::TcpStream, time::timeout};
 
-use super::{ControlError, Destination, HostEvent, Liveness, StartError};
+use super::{ControlError, Destination, HostEvent, Liveness, StartError, Void};
 
 /// Where it is, and what it wants to know of clients.
 #[derive(Clone, Debug)]
@@ -50,6 +50,12 @@ impl StandingHost {
         self.address
     }
 
+    /// Not known.
+    #[must_use]
+    pub fn spice_tls(&self) -> Option<SocketAddr> {
+        None
+    }
+
     /// Whether it takes connections.
     pub async fn liveness(&self, deadline: Duration) -> Liveness {
         match timeout(deadline, TcpStream::connect(self.address)).await {
@@ -85,6 +91,14 @@ impl StandingHost {
 
     pub(super) async fn throttle(&self) -> Result<(), ControlError> {
         self.refused("throttle")
+    }
+
+    pub(super) async fn attach_agent(&self, _: bool) -> Result<(), ControlError> {
+        self.refused("attach_agent")
+    }
+
+    pub(super) async fn void_password(&self, _: Void) -> Result<(), ControlError> {
+        self.refused("expire_password")
     }
 
     pub(super) async fn cancel(&self) -> Result<(), ControlError> {

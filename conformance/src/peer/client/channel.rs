@@ -13,19 +13,22 @@ use spice_migration::{
     migrate::observer::{self, Side},
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    net::tcp::OwnedWriteHalf,
+    io::{AsyncReadExt, AsyncWriteExt, WriteHalf, split},
     sync::mpsc,
     task::JoinHandle,
-    time::{timeout, timeout_at},
+    time::{sleep, timeout, timeout_at},
 };
+use tokio_util::either::Either;
 
 use super::link::Reply;
 use crate::{
     case::Unexpected,
+    peer::tls::Stream,
     trace::{Direction, Trace, Watched},
 };
+
+/// Between two bytes that go by themselves.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Largest body that is read. QEMU's display sends single images of a few megabytes.
 const MAX_BODY: u32 = 16 << 20;
@@ -109,6 +112,8 @@ enum Command {
     },
     /// Write these bytes as they are, and nothing by itself from then on.
     SendBytes(Vec<u8>),
+    /// Write each byte by itself from then on.
+    ByteByByte,
     /// Close the sending direction: the peer learns that nothing follows, and can still be read.
     Finish,
     Close,
@@ -146,7 +151,7 @@ impl Drop for Channel {
 
 impl Channel {
     pub(super) fn start(
-        stream: TcpStream,
+        stream: Stream,
         name: String,
         id: ChannelId,
         headers: HeaderKind,
@@ -169,6 +174,7 @@ impl Channel {
             window: 0,
             unacknowledged: 0,
             quiet: false,
+            byte_by_byte: false,
         };
         let pump = tokio::spawn(pump.run(stream, received_commands));
         Self {
@@ -230,6 +236,11 @@ impl Channel {
         debug_assert!(encoded.is_ok(), "there is room for a full header");
         // A pump that has ended has said so in its last event.
         let _ = self.commands.send(Command::Send { bytes: bytes.split_off(start), last });
+    }
+
+    /// From now on each byte goes in a segment of its own.
+    pub fn send_byte_by_byte(&self) {
+        let _ = self.commands.send(Command::ByteByByte);
     }
 
     /// Tells the peer that nothing follows; what it still sends can be taken.
@@ -382,11 +393,12 @@ struct Pump {
     unacknowledged: u32,
     /// Whether the last message was sent.
     quiet: bool,
+    byte_by_byte: bool,
 }
 
 impl Pump {
-    async fn run(mut self, stream: TcpStream, mut commands: mpsc::UnboundedReceiver<Command>) {
-        let (mut reader, mut writer) = stream.into_split();
+    async fn run(mut self, stream: Stream, mut commands: mpsc::UnboundedReceiver<Command>) {
+        let (mut reader, mut writer) = split(stream);
         let mut deframer = Deframer::new(self.headers).with_limit(MAX_BODY);
         let mut buffer = vec![0; 64 << 10];
         let (mut messages, mut kept) = (0, 0);
@@ -406,6 +418,7 @@ impl Pump {
                             break closed;
                         }
                     }
+                    Some(Command::ByteByByte) => self.byte_by_byte = true,
                     Some(Command::Finish) => {
                         self.trace.event(&self.name, &"the suite sends nothing more");
                         self.quiet = true;
@@ -416,7 +429,10 @@ impl Pump {
                     Some(Command::Reset) => {
                         self.trace.event(&self.name, &"reset by the suite");
                         // If it fails, the connection is closed in the ordinary way.
-                        let _ = writer.as_ref().set_zero_linger();
+                        let _ = match &reader.unsplit(writer) {
+                            Either::Left(stream) => stream.set_zero_linger(),
+                            Either::Right(stream) => stream.get_ref().0.set_zero_linger(),
+                        };
                         return;
                     }
                     Some(Command::Close) | None => {
@@ -524,7 +540,7 @@ impl Pump {
     }
 
     /// Writes one message, numbered if its header has a serial.
-    async fn write(&mut self, writer: &mut OwnedWriteHalf, bytes: &mut [u8]) -> Result<(), Closed> {
+    async fn write(&mut self, writer: &mut WriteHalf<Stream>, bytes: &mut [u8]) -> Result<(), Closed> {
         if let (HeaderKind::Full, Some(serial)) = (self.headers, bytes.first_chunk_mut()) {
             *serial = self.serial.to_le_bytes();
         }
@@ -542,8 +558,21 @@ impl Pump {
         self.write_bytes(writer, bytes).await
     }
 
-    async fn write_bytes(&self, writer: &mut OwnedWriteHalf, bytes: &[u8]) -> Result<(), Closed> {
-        match timeout(self.patience, writer.write_all(bytes)).await {
+    async fn write_bytes(&self, writer: &mut WriteHalf<Stream>, bytes: &[u8]) -> Result<(), Closed> {
+        let write = async {
+            if !self.byte_by_byte {
+                writer.write_all(bytes).await?;
+                return writer.flush().await;
+            }
+            for byte in bytes {
+                writer.write_all(&[*byte]).await?;
+                writer.flush().await?;
+                // For the peer to find it alone.
+                sleep(PAUSE).await;
+            }
+            Ok(())
+        };
+        match timeout(self.patience, write).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(Closed::Reset),
             Err(_) => Err(Closed::Stuck),

@@ -16,9 +16,10 @@ use spice_migration::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWriteExt, ReadBuf},
-    net::TcpStream,
     time::{Instant, Sleep, sleep_until, timeout},
 };
+
+use crate::peer::tls::Stream;
 
 /// Most bytes of MIGRATE_DATA, the only message that is kept whole however long it is. spice-server's are some hundred bytes
 /// for most channels; with them travels what a device has not read yet, for a USB device at most some megabytes.
@@ -50,7 +51,7 @@ pub(super) struct Connection {
     pub(super) ahead: bool,
     /// Whether the last message was sent.
     pub(super) quiet: bool,
-    stream: TcpStream,
+    stream: Stream,
     headers: HeaderKind,
     /// Messages so far, each way, which is also the last one's serial.
     sent: u64,
@@ -77,7 +78,7 @@ pub(super) struct Message {
 }
 
 impl Connection {
-    pub(super) fn new(host: Arc<str>, channel: ChannelId, stream: TcpStream, headers: HeaderKind) -> Self {
+    pub(super) fn new(host: Arc<str>, channel: ChannelId, stream: Stream, headers: HeaderKind) -> Self {
         Self {
             host,
             channel,

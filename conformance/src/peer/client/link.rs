@@ -14,11 +14,16 @@ use tokio::{
     net::TcpStream,
     time::{Instant, timeout, timeout_at},
 };
+use tokio_rustls::TlsConnector;
+use tokio_util::either::Either;
 
 use super::channel::{Channel, Closed};
 use crate::{
     case::Unexpected,
-    peer::ticket,
+    peer::{
+        ticket,
+        tls::{self, Stream},
+    },
     trace::{Direction, Linked, Trace},
 };
 
@@ -85,7 +90,7 @@ impl Reply {
 /// A connection in its link stage.
 #[derive(Debug)]
 pub struct RawLink {
-    stream: TcpStream,
+    stream: Stream,
     address: SocketAddr,
     name: String,
     patience: Duration,
@@ -96,11 +101,20 @@ impl RawLink {
     pub(super) async fn open(
         name: String,
         address: SocketAddr,
+        tls: Option<&TlsConnector>,
         patience: Duration,
         trace: Trace,
     ) -> Result<Self, Unexpected> {
-        let opened = match timeout(patience, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => stream.set_nodelay(true).map(|()| stream).map_err(|error| error.to_string()),
+        let open = async {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            match tls {
+                None => Ok(Either::Left(stream)),
+                Some(connector) => tls::secure(stream, connector, address.ip()).await,
+            }
+        };
+        let opened: Result<Stream, String> = match timeout(patience, open).await {
+            Ok(Ok(stream)) => Ok(stream),
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err(format!("nothing within {patience:?}")),
         };
@@ -133,7 +147,7 @@ impl RawLink {
     /// When the peer takes them not, or not in time.
     pub async fn send(&mut self, what: &str, bytes: &[u8]) -> Result<(), Unexpected> {
         self.trace.record(&self.name, Direction::Sent, &format_args!("{what}, {} bytes", bytes.len()));
-        match timeout(self.patience, self.stream.write_all(bytes)).await {
+        match timeout(self.patience, write(&mut self.stream, bytes)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(self.unexpected(format!("to send {what}"), error.to_string())),
             Err(_) => Err(self.unexpected(format!("to send {what}"), "a peer that does not read")),
@@ -261,7 +275,7 @@ impl RawLink {
     }
 
     /// The same for somebody else's messages: the stream, and which headers they have.
-    pub(super) fn into_stream(self, request: &LinkRequest, reply: &Reply) -> (TcpStream, HeaderKind) {
+    pub(super) fn into_stream(self, request: &LinkRequest, reply: &Reply) -> (Stream, HeaderKind) {
         (self.stream, headers(request, reply))
     }
 
@@ -282,6 +296,12 @@ impl RawLink {
             Err(_) => Err(self.unexpected(awaited, format!("nothing within {:?}", self.patience))),
         }
     }
+}
+
+/// Writes all, also what TLS would keep.
+async fn write(stream: &mut Stream, bytes: &[u8]) -> io::Result<()> {
+    stream.write_all(bytes).await?;
+    stream.flush().await
 }
 
 fn on_wire(words: &[u32]) -> Vec<[u8; 4]> {

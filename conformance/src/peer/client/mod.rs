@@ -25,6 +25,8 @@ use spice_migration::{
     message::{ChannelId, server},
 };
 
+use tokio_rustls::TlsConnector;
+
 use crate::{case::Unexpected, trace::Trace};
 
 /// Waits for a kind of server message on a channel: `until!(channel, MigrateEnd).await`. Those before it are passed over.
@@ -46,7 +48,7 @@ macro_rules! is {
 pub(crate) use {is, until};
 
 /// A client's settings: what it says that it can do.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Client {
     /// Common capabilities of every link.
     pub common: Vec<CommonCapability>,
@@ -56,6 +58,10 @@ pub struct Client {
     pub password: String,
     /// How long to wait for what should come at once.
     pub patience: Duration,
+    /// Whether each byte behind the link stage goes in a segment of its own.
+    pub byte_by_byte: bool,
+    /// How it connects, if not in plaintext.
+    pub tls: Option<TlsConnector>,
     /// Where everything is recorded.
     pub trace: Trace,
 }
@@ -69,6 +75,8 @@ impl Client {
             main: MainCapability::KNOWN.to_vec(),
             password: String::new(),
             patience,
+            byte_by_byte: false,
+            tls: None,
             trace,
         }
     }
@@ -113,7 +121,7 @@ impl Client {
             0 => format!("{host}/{}", channel.channel_type),
             id => format!("{host}/{}:{id}", channel.channel_type),
         };
-        RawLink::open(name, address, self.patience, self.trace.clone()).await
+        RawLink::open(name, address, self.tls.as_ref(), self.patience, self.trace.clone()).await
     }
 
     /// Links one channel.
@@ -136,7 +144,13 @@ impl Client {
         }
         link.authenticate(&request, &reply, &self.password).await?;
         match link.result().await? {
-            LinkError::OK => Ok(link.into_channel(&request, &reply)),
+            LinkError::OK => {
+                let channel = link.into_channel(&request, &reply);
+                if self.byte_by_byte {
+                    channel.send_byte_by_byte();
+                }
+                Ok(channel)
+            }
             refused => Err(link.unexpected("link result OK", format!("link result {refused}"))),
         }
     }

@@ -4,19 +4,29 @@ use spice_migration::{
     ChannelType, Data, List, ServerMessage,
     caps::MainCapability,
     frame::{self, HeaderKind},
+    link::LinkError,
     message::{ChannelId, Message, server as send},
     migrate::source_server::{ClientId, Support},
 };
 use tokio::sync::mpsc;
 
-use crate::peer::defect::Defect;
+use crate::{peer::defect::Defect, subject::HostOptions};
 
 /// The channel that a session begins with.
 pub(super) const MAIN: ChannelId = channel(ChannelType::MAIN);
 
-/// The channels that are listed for the client.
-pub(super) const CHILDREN: [ChannelId; 3] =
+/// The channels of every guest.
+const CHILDREN: [ChannelId; 3] =
     [channel(ChannelType::DISPLAY), channel(ChannelType::INPUTS), channel(ChannelType::CURSOR)];
+
+/// Those of a guest with a port and a smartcard reader.
+const PORT_AND_SMARTCARD: [ChannelId; 2] = [channel(ChannelType::PORT), channel(ChannelType::SMARTCARD)];
+
+/// The channels that are listed for the client.
+pub(super) fn children(options: &HostOptions) -> impl Iterator<Item = ChannelId> + use<> {
+    let more = if options.port_and_smartcard { &PORT_AND_SMARTCARD[..] } else { &[] };
+    CHILDREN.into_iter().chain(more.iter().copied())
+}
 
 const fn channel(channel_type: ChannelType) -> ChannelId {
     ChannelId { channel_type, id: 0 }
@@ -35,6 +45,10 @@ pub(super) struct Client {
     pub(super) seamless: bool,
     /// Whether INIT was sent before it was due, with `init-before-end`.
     pub(super) init_sent: bool,
+    /// Whether it has said that it talks to the agent.
+    pub(super) agent_started: bool,
+    /// Whether the target has declined to go on from its data.
+    pub(super) declined: bool,
     /// Whether it was told a destination.
     pub(super) asked: bool,
     /// Whether it was told to follow the guest.
@@ -56,6 +70,8 @@ pub(super) struct Channel {
     pub(super) serves: bool,
     /// Whether the client has sent DISPLAY_INIT, or need not.
     pub(super) initialised: bool,
+    /// The client's mouse motions that were not acknowledged.
+    pub(super) motions: u16,
     /// Whether it has gone on from a source's data.
     pub(super) restored: bool,
     /// Whether the client has said anything.
@@ -69,17 +85,16 @@ impl Client {
     }
 
     /// The same, as the roles want to know it.
-    pub(super) fn support(&self, defect: Option<Defect>) -> Support {
-        let semi_seamless = self.can(MainCapability::SEMI_SEAMLESS_MIGRATE);
+    pub(super) fn support(&self) -> Support {
         Support {
-            semi_seamless: semi_seamless || defect == Some(Defect::BeginUnasked),
+            semi_seamless: self.can(MainCapability::SEMI_SEAMLESS_MIGRATE),
             seamless: self.can(MainCapability::SEAMLESS_MIGRATE) && self.can(MainCapability::AGENT_CONNECTED_TOKENS),
         }
     }
 
     /// Lists the channels that can be linked.
-    pub(super) fn send_channels_list(&mut self, defect: Option<Defect>) {
-        let mut channels = CHILDREN.to_vec();
+    pub(super) fn send_channels_list(&mut self, options: &HostOptions, defect: Option<Defect>) {
+        let mut channels: Vec<_> = children(options).collect();
         if defect == Some(Defect::NoChannelListed) {
             channels.clear();
         }
@@ -94,6 +109,22 @@ impl Client {
     pub(super) fn send_name(&mut self, name: &str) {
         let terminated = [name.as_bytes(), &[0]].concat();
         self.send_main(&ServerMessage::Name(send::Name { name: Data(&terminated) }));
+    }
+
+    /// Tells of an agent that it does not know of.
+    pub(super) fn send_agent_connected(&mut self, defect: Option<Defect>) {
+        self.agent_started = false;
+        let tokens = self.can(MainCapability::AGENT_CONNECTED_TOKENS);
+        self.send_main(&match tokens != (defect == Some(Defect::AgentToldOtherwise)) {
+            true => ServerMessage::AgentConnectedTokens(send::AgentConnectedTokens { num_tokens: AGENT_TOKENS }),
+            false => ServerMessage::AgentConnected,
+        });
+    }
+
+    /// Tells that the agent has gone.
+    pub(super) fn send_agent_disconnected(&mut self) {
+        self.agent_started = false;
+        self.send_main(&ServerMessage::AgentDisconnected(send::AgentDisconnected { error_code: LinkError::OK }));
     }
 
     /// Queues a message on the main channel.
@@ -115,6 +146,7 @@ impl Channel {
         match self.id.channel_type {
             ChannelType::DISPLAY | ChannelType::CURSOR => self.send(&SET_ACK),
             ChannelType::INPUTS => self.send(&INPUTS_INIT),
+            ChannelType::PORT => self.send(&PORT_INIT),
             _ => {}
         }
     }
@@ -138,6 +170,23 @@ impl Channel {
         }
     }
 
+    /// Counts a mouse motion of the client, and acknowledges them in bunches.
+    pub(super) fn hear_motion(&mut self) {
+        self.motions = self.motions.wrapping_add(1);
+        // A source that was told to migrate only counts: the target acknowledges.
+        if self.serves {
+            self.acknowledge_motions();
+        }
+    }
+
+    /// Acknowledges whole bunches of mouse motions.
+    pub(super) fn acknowledge_motions(&mut self) {
+        while self.motions >= MOTION_BUNCH {
+            self.motions -= MOTION_BUNCH;
+            self.send(&ServerMessage::Unknown { id: MOUSE_MOTION_ACK, body: Data(&[]) });
+        }
+    }
+
     /// Queues a message; the connection's task writes it.
     pub(super) fn send(&mut self, message: &ServerMessage<'_>) {
         let mut bytes = vec![0; self.header.len() + message.encoded_len()];
@@ -156,6 +205,12 @@ const SET_ACK: ServerMessage<'_> = ServerMessage::SetAck(send::SetAck { generati
 /// The first message of an inputs channel: no keyboard light is on.
 const INPUTS_INIT: ServerMessage<'_> = ServerMessage::Unknown { id: 101, body: Data(&[0; 2]) };
 
+/// The first message of a port's channel, `SPICE_MSG_PORT_INIT`: a name of 2 bytes, 9 bytes from the start, of a port that is open.
+const PORT_INIT: ServerMessage<'_> = ServerMessage::Unknown { id: 201, body: Data(b"\x02\0\0\0\x09\0\0\0\x01p\0") };
+
+/// How many messages a client may send to the agent before it has to wait: `REDS_AGENT_WINDOW_SIZE`.
+pub(super) const AGENT_TOKENS: u32 = 10;
+
 /// Whether the client still answers.
 pub(super) const PING: ServerMessage<'_> = ServerMessage::Ping(send::Ping { id: 1, timestamp: 0, data: Data(&[]) });
 
@@ -169,6 +224,15 @@ pub(super) const DISPLAY_INIT: u16 = 101;
 
 /// A key is pressed: `SPICE_MSGC_INPUTS_KEY_DOWN`, with its scan code (u32).
 pub(super) const KEY_DOWN: u16 = 101;
+
+/// `SPICE_MSGC_INPUTS_MOUSE_MOTION`.
+pub(super) const MOUSE_MOTION: u16 = 111;
+
+/// `SPICE_MSG_INPUTS_MOUSE_MOTION_ACK`.
+const MOUSE_MOTION_ACK: u16 = 111;
+
+/// How many motions are acknowledged at once: `SPICE_INPUT_MOTION_ACK_BUNCH`.
+const MOTION_BUNCH: u16 = 4;
 
 /// `SPICE_MSG_DISPLAY_MARK`: the screen can be shown.
 const MARK: u16 = 102;

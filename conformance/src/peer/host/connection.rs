@@ -20,11 +20,14 @@ use tokio::{
     sync::{Mutex, mpsc},
     time::timeout,
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::either::Either;
 
 use super::{HostSettings, task::Input};
-use crate::peer::{defect::Defect, ticket::TicketKey};
+use crate::{
+    peer::{defect::Defect, ticket::TicketKey, tls::Stream},
+    subject::Security,
+};
 
 /// How long a client may take for the link stage.
 const LINK_DEADLINE: Duration = Duration::from_secs(10);
@@ -45,13 +48,11 @@ const READ_LEN: usize = 4 * 1024;
 /// nothing is read while answers wait: only a client that does not read gets beyond.
 const OUTBOUND_LEN: usize = 3_000;
 
-/// A connection, in plaintext or under TLS.
-type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
-
 /// What all connections of a host have in common.
 #[derive(Debug)]
 pub(super) struct Server {
     pub(super) password: Option<String>,
+    pub(super) security: Security,
     pub(super) settings: Arc<HostSettings>,
     pub(super) inputs: mpsc::Sender<Input>,
     /// Held in the link stage, with `links-one-by-one`.
@@ -118,8 +119,11 @@ async fn secured(stream: TcpStream, with_tls: bool, settings: &HostSettings) -> 
         return Some(Either::Left(stream));
     }
     let acceptor = TlsAcceptor::from(settings.tls.clone()?);
+    if settings.defect == Some(Defect::TlsClosed) {
+        return None;
+    }
     let accepted = timeout(LINK_DEADLINE, acceptor.accept(stream)).await.ok()?.ok()?;
-    Some(Either::Right(Box::new(accepted)))
+    Some(Either::Right(Box::new(accepted.into())))
 }
 
 /// Writes all, in time; `false` if the client does not take it.
@@ -164,7 +168,12 @@ async fn exchange(
                 deframer.push(&buffer[..length]);
                 loop {
                     let Ok(frame) = deframer.next_frame() else { return };
-                    let Some(frame) = frame else { break };
+                    let Some(frame) = frame else {
+                        if (1..header.len()).contains(&deframer.pending()) && has(Defect::HeaderInOneSegment) {
+                            return;
+                        }
+                        break;
+                    };
                     serial += 1;
                     if frame.sub_messages().is_err() && has(Defect::DiesOfSubLists) {
                         let _ = inputs.send(Input::Killed("a list of sub-messages")).await;
@@ -234,6 +243,20 @@ async fn link(stream: &mut Stream, connection: u64, server: &Server, outbound: m
             return refuse(stream, error_if(defect, LinkError::INVALID_DATA)).await;
         }
     };
+    let secured = matches!(stream, Either::Right(_));
+    match server.security {
+        Security::Required if !secured && !has(Defect::PlaintextAccepted) => {
+            return refuse(stream, LinkError::NEED_SECURED).await;
+        }
+        Security::Refused if secured && !has(Defect::TlsAccepted) => {
+            return refuse(stream, LinkError::NEED_UNSECURED).await;
+        }
+        _ => {}
+    }
+    let words = 4 * (message.capabilities.common.as_wire().len() + message.capabilities.channel.as_wire().len());
+    if body.len() != LINK_MESSAGE_LEN + words && has(Defect::GapsRefused) {
+        return refuse(stream, LinkError::INVALID_DATA).await;
+    }
     let public_key = if has(Defect::PublicKeyMalformed) { [0; PUBLIC_KEY_LEN] } else { TicketKey::shared().public() };
     let common = [COMMON_CAPABILITIES.to_le_bytes()];
     let channel = channel_capabilities(message.channel_type).map(u32::to_le_bytes);
@@ -253,8 +276,14 @@ async fn link(stream: &mut Stream, connection: u64, server: &Server, outbound: m
     if let Some(password) = &server.password {
         // Decryption takes milliseconds in which the other connections must not wait.
         let sent = tokio::task::spawn_blocking(move || TicketKey::shared().password(&ticket)).await.ok()?;
-        let right = sent.as_deref() == Some(password.as_bytes()) && !has(Defect::RightTicketRefused);
-        if !right && !has(Defect::AnyTicketAccepted) {
+        let opens = if password.is_empty() {
+            // There is none, so none is right: in particular not an empty one.
+            has(Defect::VoidPasswordAccepted)
+        } else {
+            let right = sent.as_deref() == Some(password.as_bytes()) && !has(Defect::RightTicketRefused);
+            right || has(Defect::AnyTicketAccepted)
+        };
+        if !opens {
             write(stream, &LinkError::PERMISSION_DENIED.0.to_le_bytes()).await;
             return None;
         }

@@ -47,7 +47,7 @@ pub use self::guest::GuestOptions;
 use self::task::{Command, Ended, Input, Listeners, Task};
 use super::{defect::Defect, ticket::TicketKey};
 use crate::{
-    subject::{ControlError, Destination, HostEvent, HostOptions, Liveness, StartError},
+    subject::{ControlError, Destination, HostEvent, HostOptions, Liveness, StartError, Void},
     trace::Trace,
 };
 
@@ -63,7 +63,7 @@ const BACKLOG: u32 = 4096;
 
 /// The migration data of a channel on a host whose guest does nothing.
 pub(crate) fn idle_data(channel_type: ChannelType) -> Vec<u8> {
-    state::data(channel_type, 1, &HostSettings::default())
+    state::data(channel_type, state::Past { message_serial: 1, ..state::Past::default() }, &HostSettings::default())
 }
 
 /// What sets one reference host apart from another.
@@ -161,7 +161,7 @@ impl EmbeddedHost {
         &self.name
     }
 
-    /// Where SPICE clients connect.
+    /// Where SPICE clients connect in plaintext.
     #[must_use]
     pub fn spice(&self) -> SocketAddr {
         self.spice
@@ -219,6 +219,22 @@ impl EmbeddedHost {
     /// When the host has ended.
     pub async fn throttle(&mut self) -> Result<(), ControlError> {
         self.command("throttle", Command::Throttle).await
+    }
+
+    /// Has the guest's agent attach to the server, or go.
+    ///
+    /// # Errors
+    /// When the host has ended.
+    pub async fn attach_agent(&mut self, attached: bool) -> Result<(), ControlError> {
+        self.command("attach_agent", Command::AttachAgent(attached)).await
+    }
+
+    /// Takes the password's validity away.
+    ///
+    /// # Errors
+    /// When the host has ended.
+    pub async fn void_password(&mut self, _: Void) -> Result<(), ControlError> {
+        self.command("void_password", Command::VoidPassword).await
     }
 
     /// Cancels the VM migration; without one, nothing happens.

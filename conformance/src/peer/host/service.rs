@@ -18,15 +18,16 @@ use spice_migration::{
         server::{Effect, Input},
         source_host,
         source_server::{self, ClientId, Support},
-        target_host, target_server,
+        target_host,
+        target_server::{self, AgentHere, AgentState},
     },
     state::VERSION,
 };
 
 use super::{
-    client::{CHILDREN, Channel, Client, DISPLAY_INIT, KEY_DOWN, MAIN, PING},
+    client::{AGENT_TOKENS, Channel, Client, DISPLAY_INIT, KEY_DOWN, MAIN, MOUSE_MOTION, PING, children},
     connection::Link,
-    state,
+    state::{self, Past},
     task::{Task, on_wire},
 };
 use crate::{peer::defect::Defect, subject::HostEvent};
@@ -36,7 +37,7 @@ impl Task {
 
     pub(super) fn link(&mut self, link: Link) {
         let is_main = link.channel == MAIN;
-        let is_known = is_main || CHILDREN.contains(&link.channel);
+        let is_known = is_main || children(&self.options).any(|child| child == link.channel);
         // The latest, should a defect have let in several of one session.
         let owner =
             self.clients.iter().rposition(|client| !is_main && client.session == link.connection_id && !client.leaving);
@@ -61,7 +62,12 @@ impl Task {
         {
             return;
         }
+        let late = owner.is_some_and(|owner| {
+            let client = &self.clients[owner];
+            client.migrating && !client.seamless && self.server.serves(client.id)
+        });
         let result = match owner {
+            _ if late && self.has(Defect::LateChannelsRefused) => LinkError::BAD_CONNECTION_ID,
             _ if !is_known && self.has(Defect::UnknownChannelAccepted) => LinkError::OK,
             _ if !is_known => LinkError::CHANNEL_NOT_AVAILABLE,
             None if !is_main && !self.has(Defect::ConnectionIdUnchecked) => LinkError::BAD_CONNECTION_ID,
@@ -83,6 +89,7 @@ impl Task {
             serves: is_main,
             initialised: false,
             spoke: false,
+            motions: 0,
             restored: false,
         };
         match owner {
@@ -124,6 +131,8 @@ impl Task {
             migrating,
             seamless: false,
             init_sent: false,
+            agent_started: false,
+            declined: false,
             asked: false,
             leaving: false,
             channels: vec![main],
@@ -135,6 +144,7 @@ impl Task {
             }
             self.arrival = true;
         }
+        self.agent.kept = false;
         self.clients.push(client);
         self.note(&format_args!("client {id} linked {} {}", MAIN.channel_type, MAIN.id));
         self.tell_role_that_must_accept(Input::Linked { client: id, channel: MAIN, migrating, support });
@@ -142,7 +152,9 @@ impl Task {
 
     /// What a client can do, or what a defect takes it for.
     fn support(&self, client: &Client) -> Support {
-        let support = client.support(self.settings.defect);
+        let mut support = client.support();
+        // A target would not take END from it otherwise.
+        support.semi_seamless |= self.has(Defect::BeginUnasked) && !self.options.incoming;
         let full_header = client.channels.iter().any(|channel| channel.header == HeaderKind::Full);
         let another = self.has(Defect::SchemeByHeader) && full_header
             || self.has(Defect::SchemeByTicket) && self.options.password.is_some();
@@ -171,7 +183,8 @@ impl Task {
     /// A connection has ended.
     pub(super) fn ended(&mut self, connection: u64) {
         let spoke = self.find(connection).is_some_and(|(owner, position)| self.clients[owner].channels[position].spoke);
-        if spoke && self.has(Defect::DiesOfLastMessage) {
+        let of_arrival = self.options.incoming && self.has(Defect::DiesOfLastMessageAtTarget);
+        if spoke && (of_arrival || self.has(Defect::DiesOfLastMessage)) {
             self.died = Some("a client's last message".to_owned());
         }
         let unstarted = self.find(connection).is_some_and(|(owner, position)| {
@@ -280,7 +293,7 @@ impl Task {
         };
         if let Err(reason) = accepted {
             self.note(&format_args!("client {client} said what it must not: {reason}"));
-            if self.has(Defect::DiesOfIllegalMessages) {
+            if self.dies_of_illegal_messages() {
                 self.died = Some(reason);
             }
             self.remove(connection);
@@ -319,35 +332,46 @@ impl Task {
     ) -> Result<(), String> {
         self.note(&format_args!("client {client} said {}", short(message.c_name())));
         let mut valid = false;
+        let mut past = Past::default();
         if let ClientMessage::MigrateData(message) = message {
             let (data, channel_type) = (message.data.0, channel.channel_type);
-            // No real serial gets that far.
-            let serial = state::message_serial(data) % (1 << 32);
-            if data != state::data(channel_type, serial, &self.settings) && self.has(Defect::DiesOfAlteredData) {
+            past = Past::of(channel_type, data);
+            let altered = !past.is_likely() || data != state::data(channel_type, past, &self.settings);
+            if altered && self.has(Defect::DiesOfAlteredData) {
                 self.died = Some("data that is not a source's".to_owned());
             }
             // What a host with a defect sends, it takes from its like, so that only the sending is defective.
             valid = state::is_valid(channel_type, data)
-                || channel_type != ChannelType::DISPLAY && data == state::data(channel_type, 0, &self.settings);
-            if let Some(display) = self.client(client).and_then(|client| client.channel(channel))
-                && channel_type == ChannelType::DISPLAY
-                && !display.serves
+                || channel_type != ChannelType::DISPLAY
+                    && data == state::data(channel_type, Past::default(), &self.settings);
+            let starts_anew = self.has(Defect::SerialsStartAnew);
+            if let Some(channel) = self.client(client).and_then(|client| client.channel(channel))
+                && !channel.serves
             {
-                // The client waits for serials of this channel on others, so they go on where the source stopped.
-                display.serial = state::message_serial(data).wrapping_add(1);
+                channel.motions = past.motion_count;
+                // The client waits for serials of display on other channels, so they go on where the source stopped.
+                if channel_type == ChannelType::DISPLAY && !starts_anew {
+                    channel.serial = past.message_serial.wrapping_add(1);
+                }
             }
         }
         if said == ToTarget::MigrateData {
             valid |= match channel.channel_type {
                 ChannelType::MAIN => self.has(Defect::BadMainDataUsed),
                 ChannelType::DISPLAY => self.has(Defect::BadDisplayDataUsed),
-                _ => self.has(Defect::BadInputsDataUsed),
+                ChannelType::INPUTS => self.has(Defect::BadInputsDataUsed),
+                _ => self.has(Defect::BadPortDataUsed),
             };
             let restored = self.client(client).is_some_and(|client| {
                 !client.seamless || client.channel(channel).is_some_and(|channel| channel.restored)
             });
             if restored && self.has(Defect::UndueDataIgnored) {
                 return Ok(());
+            }
+            let main_restored =
+                self.client(client).and_then(|client| client.channel(MAIN)).is_some_and(|main| main.restored);
+            if !main_restored && channel != MAIN && self.has(Defect::DataNeedsOrder) {
+                return Err("data before that of main".to_owned());
             }
             if !valid && channel.channel_type != ChannelType::MAIN && self.has(Defect::BadDataEndsSession) {
                 self.close(client);
@@ -360,7 +384,7 @@ impl Task {
         let deadly = match said {
             ToTarget::DoSeamless { .. } => serves && self.has(Defect::DiesOfDoSeamless),
             ToTarget::End => !serves && agreed && self.has(Defect::DiesOfEndAfterAck),
-            ToTarget::MigrateData => !valid && self.has(Defect::DiesOfIllegalMessages),
+            ToTarget::MigrateData => !valid && self.dies_of_illegal_messages(),
         };
         if deadly {
             self.died = Some(format!("unexpected {said:?}"));
@@ -372,18 +396,82 @@ impl Task {
                 *version = VERSION;
             }
         }
-        let again = self.server.serves(client) && self.client(client).is_some_and(|client| client.migrating);
+        let declined = self.client(client).is_some_and(|client| client.declined);
+        if said == ToTarget::End && declined && self.has(Defect::EndIgnoredAfterNack) {
+            return Ok(());
+        }
+        let migrating = self.client(client).is_some_and(|client| client.migrating);
+        let served = self.server.serves(client);
+        let semi_seamless = self.client(client).is_some_and(|client| client.can(MainCapability::SEMI_SEAMLESS_MIGRATE));
         self.tell_server(Input::ToTarget { client, channel, message: said, valid })
             .map_err(|violation| violation.to_string())?;
-        if said == ToTarget::End && again && self.has(Defect::SecondEndAnswered) {
+        if said == ToTarget::MigrateData && channel == MAIN {
+            self.receive_agent(client, past);
+        }
+        let answered = served && migrating && self.has(Defect::SecondEndAnswered)
+            || !migrating && self.has(Defect::EndAnsweredInSession)
+            || !served && !semi_seamless && self.has(Defect::EndServedWithoutSemi);
+        if said == ToTarget::End && answered {
             self.send_init(client);
         }
         Ok(())
     }
 
+    /// What becomes of the agent when the main channel's state has come.
+    fn receive_agent(&mut self, id: ClientId, past: Past) {
+        let has = self.defects();
+        let here = match (self.agent.attached, self.agent.times) {
+            (false, 0) => AgentHere::NotYet,
+            (true, 1) => AgentHere::Attached,
+            (false, _) => AgentHere::Gone,
+            (true, _) => AgentHere::Another,
+        };
+        let defect = self.settings.defect;
+        // A client that has been closed for its data has none.
+        let Some(client) = self.client(id) else { return };
+        client.agent_started = past.agent_started;
+        match here.receives(past.agent) {
+            AgentState::Keep => self.agent.kept = !has(Defect::AgentStateDropped),
+            AgentState::Restore if has(Defect::KnownAgentTold) => client.send_agent_connected(defect),
+            AgentState::Restore => {}
+            AgentState::Tell { disconnected, connected } => {
+                if disconnected && !has(Defect::ReplacedAgentUntold) {
+                    client.send_agent_disconnected();
+                }
+                let untold = if disconnected { Defect::ReplacedAgentUntold } else { Defect::NewAgentUntold };
+                if connected && !has(untold) || !connected && has(Defect::MissingAgentTold) {
+                    client.send_agent_connected(defect);
+                }
+                self.agent.kept = !past.agent && has(Defect::LateAgentUntold);
+            }
+        }
+    }
+
+    /// The guest's agent attaches, or goes. Who still arrives is told when it has.
+    pub(super) fn attach_agent(&mut self, attached: bool) {
+        if self.agent.attached == attached {
+            return;
+        }
+        self.agent.attached = attached;
+        self.agent.times += u32::from(attached);
+        if attached && std::mem::take(&mut self.agent.kept) {
+            return;
+        }
+        let has = self.defects();
+        let defect = self.settings.defect;
+        for client in &mut self.clients {
+            let told = self.server.serves(client.id) && !client.leaving;
+            match attached {
+                true if told => client.send_agent_connected(defect),
+                false if told && !has(Defect::AgentGoneUntold) => client.send_agent_disconnected(),
+                _ => {}
+            }
+        }
+    }
+
     /// What has nothing to do with migration.
     fn hear(&mut self, owner: usize, position: usize, message: &ClientMessage<'_>) -> Result<(), String> {
-        let ignores_all = self.has(Defect::UnknownMessageIgnored);
+        let has = self.defects();
         let client = &mut self.clients[owner];
         let (id, channel) = (client.id, &mut client.channels[position]);
         let channel_type = channel.id.channel_type;
@@ -400,6 +488,9 @@ impl Task {
                     (ChannelType::DISPLAY, DISPLAY_INIT) if channel.serves => {
                         channel.initialised = true;
                         channel.show_screen();
+                    }
+                    (ChannelType::INPUTS, MOUSE_MOTION) => {
+                        channel.hear_motion();
                     }
                     (ChannelType::INPUTS, KEY_DOWN) if channel.serves => {
                         let code = body.0.first_chunk().map_or(0, |code| u32::from_le_bytes(*code));
@@ -418,9 +509,12 @@ impl Task {
                         // What is behind a message is passed over, as by spice-server.
                         if short { Err(format!("message {message} is too short (M5.1)")) } else { Ok(()) }
                     }
-                    None if ignores_all => Ok(()),
+                    None if has(Defect::UnknownMessageIgnored) => Ok(()),
                     None => Err(format!("message {message}, which is none (M4)")),
                 }
+            }
+            ClientMessage::Disconnecting(_) if has(Defect::DisconnectingEndsChannel) => {
+                Err("what is heard only at the end".to_owned())
             }
             // After MIGRATE, nothing is answered.
             message if is_main && channel.serves => {
@@ -437,10 +531,13 @@ impl Task {
         let defect = self.settings.defect;
         let client = &mut self.clients[owner];
         match message {
+            ClientMessage::AgentStart(_) if serves => client.agent_started = self.agent.attached,
             ClientMessage::AttachChannels => {
-                let ignored = client.seamless && has(Defect::AttachIgnoredAfterSeamless);
+                let whole = client.channels.len() > children(&self.options).count();
+                let ignored = client.seamless
+                    && (has(Defect::AttachIgnoredAfterSeamless) || !whole && has(Defect::UnlinkedChannelAwaited));
                 if (serves || has(Defect::AttachAnsweredWhileMigrating)) && !client.leaving && !ignored {
-                    client.send_channels_list(defect);
+                    client.send_channels_list(&self.options, defect);
                 }
             }
             // The guest has no tablet, so the mode is always the same.
@@ -464,6 +561,8 @@ impl Task {
                 self.close(client);
             }
             Effect::Source(source_server::Effect::ConnectComplete) => self.connect_complete(),
+            Effect::Source(source_server::Effect::EndComplete)
+                if matches!(input, Input::Linked { .. }) && self.has(Defect::NewcomerHoldsCompletion) => {}
             Effect::Source(source_server::Effect::EndComplete) => {
                 // Of a cancelled migration, it says nothing new.
                 let _ = self.tell_source_host(source_host::Input::EndComplete);
@@ -497,7 +596,9 @@ impl Task {
         let destination = destination.as_ref().and_then(|destination| on_wire(destination, port_error));
         let migrates_all =
             has(Defect::AgreementKept) && self.agreed || has(Defect::MigrateAfterFailure) && self.called_off_at > 0;
+        let agent = self.agent.attached;
         let Some(client) = self.client(id) else { return };
+        let agent_started = client.agent_started;
         let Some(place) = client.channel(channel) else { return };
         let full_header = place.header == HeaderKind::Full;
         if completed(message) && full_header && has(Defect::NoCompletionWithFullHeaders) {
@@ -523,7 +624,13 @@ impl Task {
             (FromSource::End, _) => ServerMessage::MigrateEnd,
             (FromSource::Migrate(flags), _) => ServerMessage::Migrate(send::Migrate { flags }),
             (FromSource::MigrateData, _) => {
-                data = state::data(channel.channel_type, place.serial, &settings);
+                let motion_count = if has(Defect::MotionsUncounted) { 0 } else { place.motions };
+                let past = Past { message_serial: place.serial, motion_count, agent, agent_started };
+                if agent && !agent_started && has(Defect::DiesOfUnstartedAgent) {
+                    self.died = Some("an agent without a client".to_owned());
+                    return;
+                }
+                data = state::data(channel.channel_type, past, &settings);
                 ServerMessage::MigrateData(send::MigrateData { data: Data(&data) })
             }
         };
@@ -562,8 +669,9 @@ impl Task {
         let has = self.defects();
         let is_new = self.called_off_at > 0 && id > self.called_off_at;
         match (message, input) {
-            (FromSource::Begin | FromSource::BeginSeamless { .. }, _) => {
-                has(Defect::NoBeginAfterCancel) && self.cancelled
+            (FromSource::Begin | FromSource::BeginSeamless { .. }, input) => {
+                matches!(input, Input::ToSource { .. }) && has(Defect::SecondBeginWithheld)
+                    || has(Defect::NoBeginAfterCancel) && self.cancelled
                     || has(Defect::NoBeginAfterTakeover) && self.taken_over
             }
             (FromSource::Cancel, Input::MigrateEnd { .. }) => {
@@ -639,6 +747,9 @@ impl Task {
             FromTarget::Init => self.greet(id),
             FromTarget::Ack => {
                 client.seamless = true;
+                if has(Defect::MessageBeforeAnswer) {
+                    client.send_main(&time);
+                }
                 client.send_main(&ServerMessage::MigrateDstSeamlessAck);
                 if has(Defect::MultiMediaTimeEarly) {
                     client.send_main(&time);
@@ -646,11 +757,21 @@ impl Task {
                 if has(Defect::AnswerSentTwice) {
                     client.send_main(&ServerMessage::MigrateDstSeamlessAck);
                 }
+                if has(Defect::EarlyChannelsClosed) {
+                    let early: Vec<_> =
+                        client.channels.iter().map(|channel| channel.id).filter(|id| *id != MAIN).collect();
+                    for channel in early {
+                        self.close_channel(id, channel);
+                    }
+                }
             }
             FromTarget::Nack if client.seamless && has(Defect::SecondDoSeamlessAcked) => {
                 client.send_main(&ServerMessage::MigrateDstSeamlessAck);
             }
-            FromTarget::Nack => client.send_main(&ServerMessage::MigrateDstSeamlessNack),
+            FromTarget::Nack => {
+                client.declined = true;
+                client.send_main(&ServerMessage::MigrateDstSeamlessNack);
+            }
         }
     }
 
@@ -662,7 +783,7 @@ impl Task {
         {
             return;
         }
-        let (name, defect) = (self.options.name.clone(), self.settings.defect);
+        let (options, defect) = (self.options.clone(), self.settings.defect);
         if has(Defect::MessageBeforeInit) {
             let time = self.multi_media_time();
             self.send(id, &time);
@@ -671,7 +792,7 @@ impl Task {
         let Some(client) = self.client(id) else { return };
         let asked = client.can(MainCapability::NAME_AND_UUID);
         if asked && !has(Defect::NameWithheld) || has(Defect::NameUnasked) {
-            client.send_name(&name);
+            client.send_name(&options.name);
         }
         if asked || has(Defect::NameUnasked) {
             client.send_main(&ServerMessage::Uuid(send::Uuid { uuid: [0; 16] }));
@@ -681,7 +802,7 @@ impl Task {
         }
         let Some(client) = self.client(id) else { return };
         if has(Defect::ChannelsListEarly) {
-            client.send_channels_list(defect);
+            client.send_channels_list(&options, defect);
         }
         client.send_main(&PING);
     }
@@ -720,6 +841,7 @@ impl Task {
         let seamless = client.seamless;
         let Some(place) = client.channel(channel) else { return };
         place.start();
+        place.acknowledge_motions();
         place.initialised |= seamless;
         place.restored |= seamless;
         if channel == MAIN {
@@ -735,14 +857,16 @@ impl Task {
 
     fn send_init(&mut self, id: ClientId) {
         let ServerMessage::MultiMediaTime(send::MultiMediaTime { time }) = self.multi_media_time() else { return };
+        let attached = self.agent.attached || self.has(Defect::InitInventsAgent);
+        let agent_connected = u32::from(attached && !self.has(Defect::InitWithoutAgent));
         let Some(client) = self.client(id) else { return };
         client.send_main(&ServerMessage::Init(send::Init {
             session_id: client.session,
             display_channels_hint: 1,
             supported_mouse_modes: MouseModes::SERVER.0.into(),
             current_mouse_mode: MouseModes::SERVER.0.into(),
-            agent_connected: 0,
-            agent_tokens: 10,
+            agent_connected,
+            agent_tokens: AGENT_TOKENS,
             multi_media_time: time,
             ram_hint: 0,
         }));
@@ -758,6 +882,11 @@ impl Task {
         // The clock starts anew after seven weeks, as everybody's.
         let time = self.began.elapsed().as_millis() as u32;
         ServerMessage::MultiMediaTime(send::MultiMediaTime { time })
+    }
+
+    fn dies_of_illegal_messages(&self) -> bool {
+        self.has(Defect::DiesOfIllegalMessages)
+            || self.options.incoming && self.has(Defect::DiesOfIllegalMessagesAtTarget)
     }
 
     /// As [`has`](Self::has), without borrowing the task.
@@ -823,6 +952,9 @@ const fn body_len(channel_type: ChannelType, id: u16) -> Option<(usize, usize)> 
         (ChannelType::INPUTS, 111) => (10, 10),
         (ChannelType::INPUTS, 112) => (11, 11),
         (ChannelType::INPUTS, 113 | 114) => (3, 3),
+        // SPICEVMC_DATA and PORT_EVENT; SMARTCARD_DATA.
+        (ChannelType::PORT | ChannelType::SMARTCARD, 101) => (0, usize::MAX),
+        (ChannelType::PORT, 201) => (1, 1),
         _ => return None,
     })
 }

@@ -63,6 +63,10 @@ pub(super) enum Command {
     },
     /// The VM migration fails.
     Fail,
+    /// The guest's agent attaches, or goes.
+    AttachAgent(bool),
+    /// No ticket opens the host any more.
+    VoidPassword,
     /// The next VM migration is to stay in its live stage.
     Throttle,
     Cancel,
@@ -106,6 +110,7 @@ pub(super) struct Task {
     attempt: u64,
     /// Whether a VM migration was ever cancelled.
     pub(super) cancelled: bool,
+    pub(super) agent: Agent,
     /// The connected client is the last one, unless several are allowed.
     pub(super) clients: Vec<Client>,
     /// Channels that belong to no client, which a defect let in.
@@ -142,6 +147,16 @@ enum HostRole {
     Source(SourceHost),
     /// It waits for the guest.
     Target(TargetHost),
+}
+
+/// The guest's agent.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Agent {
+    pub(super) attached: bool,
+    /// How often it has attached here.
+    pub(super) times: u32,
+    /// Whether the state that it had at the source waits for it.
+    pub(super) kept: bool,
 }
 
 /// A copy of the guest on its way.
@@ -187,6 +202,7 @@ impl Task {
             copying: None,
             attempt: 0,
             cancelled: false,
+            agent: Agent::default(),
             clients: Vec::new(),
             strays: Vec::new(),
             stopped: Vec::new(),
@@ -210,8 +226,13 @@ impl Task {
             let _ = stream.set_nodelay(true);
             connection += 1;
             let (password, settings) = (task.options.password.clone(), task.settings.clone());
-            let serves =
-                connection::Server { password, settings, inputs: task.inputs.clone(), linking: Arc::clone(&linking) };
+            let serves = connection::Server {
+                password,
+                security: task.options.security,
+                settings,
+                inputs: task.inputs.clone(),
+                linking: Arc::clone(&linking),
+            };
             connections.spawn(connection::run(stream, with_tls, connection, serves, alive.clone()));
         };
         let writes_in_a_tick = self.settings.guest.dirtied_per_second as f64 * guest::TICK.as_secs_f64();
@@ -301,6 +322,14 @@ impl Task {
                 } else {
                     Ok(())
                 }
+            }
+            Command::AttachAgent(attached) => {
+                self.attach_agent(attached);
+                Ok(())
+            }
+            Command::VoidPassword => {
+                self.options.password = Some(String::new());
+                Ok(())
             }
             Command::Throttle => {
                 self.throttled = true;
@@ -550,9 +579,10 @@ pub(super) fn on_wire(destination: &Destination, port_error: u16) -> Option<spic
         Some(subject) => Some(Text::new(subject.as_bytes())?),
         None => None,
     };
+    let told = |port: Option<u16>| port.map_or(message::Destination::NO_PORT, |port| port.wrapping_add(port_error));
     Some(message::Destination {
-        port: destination.port.map_or(message::Destination::NO_PORT, |port| port.wrapping_add(port_error)),
-        tls_port: destination.tls_port.unwrap_or(message::Destination::NO_PORT),
+        port: told(destination.port),
+        tls_port: told(destination.tls_port),
         host: Text::new(destination.host.as_bytes())?,
         cert_subject,
     })

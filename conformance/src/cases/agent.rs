@@ -1,0 +1,380 @@
+//! The guest's agent: what a client is told of it, and what becomes of it when the guest moves.
+
+use spice_migration::{
+    ChannelType, ClientMessage, ServerMessage,
+    caps::MainCapability,
+    message::client,
+    state::{Main, State},
+};
+
+use super::{
+    check, check_absent,
+    seamless::{collect, deliver},
+};
+use crate::{
+    case::{Case, Context, Level, OrFail, Stop, Verdict, run},
+    context::{MAIN, Place, Prepared, Setup, restart},
+    peer::client::{Channel, Received, is, until},
+};
+
+/// The agent at the source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Before {
+    None,
+    /// The client has not said that it talks to it.
+    Unstarted,
+    Started,
+}
+
+/// The agent at the target, where it attaches anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum After {
+    Never,
+    /// Before the data has come, or MIGRATE_END.
+    Early,
+    /// After that.
+    Late,
+    /// It has attached early, and gone.
+    Gone,
+    /// And attached once more.
+    Again,
+}
+
+/// What a client is told of the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Connected,
+    Disconnected,
+}
+
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = vec![
+        session_case(
+            "init-without",
+            &["M10"],
+            "INIT says that no agent is connected when none is",
+            "a main link",
+            "agent_connected 0",
+            |context| Box::pin(init_tells(context, false)),
+        ),
+        session_case(
+            "init-with",
+            &["M10"],
+            "INIT says that an agent is connected when one is",
+            "a main link when the agent is attached",
+            "agent_connected 1",
+            |context| Box::pin(init_tells(context, true)),
+        ),
+        session_case(
+            "appears-tokens",
+            &["M2"],
+            "A client with AGENT_CONNECTED_TOKENS is told so of an agent that appears",
+            "a session of a client with the capability; the agent attaches",
+            "AGENT_CONNECTED_TOKENS",
+            |context| Box::pin(appears(context, true)),
+        ),
+        session_case(
+            "appears",
+            &["M2"],
+            "A client without AGENT_CONNECTED_TOKENS is told AGENT_CONNECTED of an agent that appears",
+            "a session of a client without the capability; the agent attaches",
+            "AGENT_CONNECTED",
+            |context| Box::pin(appears(context, false)),
+        ),
+        session_case(
+            "goes",
+            &["M2.2"],
+            "A client is told of an agent that goes",
+            "a session with an agent, which goes",
+            "AGENT_DISCONNECTED",
+            |context| Box::pin(goes(context)),
+        ),
+    ];
+    for before in [Before::None, Before::Unstarted, Before::Started] {
+        for after in [After::Never, After::Early, After::Late, After::Gone, After::Again] {
+            cases.push(seamless_case(before, after));
+        }
+    }
+    for before in [Before::None, Before::Started] {
+        for after in [After::Never, After::Early] {
+            cases.push(semi_seamless_case(before, after));
+        }
+    }
+    cases
+}
+
+fn session_case(
+    name: &'static str,
+    requirements: &'static [&'static str],
+    title: &'static str,
+    sent: &'static str,
+    expected: &'static str,
+    function: impl for<'a> Fn(&'a mut Context) -> crate::case::Judging<'a> + Send + Sync + 'static,
+) -> Case {
+    Case {
+        id: format!("agent/session/{name}").into(),
+        title: title.into(),
+        requirements,
+        level: Level::Must,
+        sent: sent.into(),
+        expected: expected.into(),
+        waits: false,
+        run: run(function),
+    }
+}
+
+impl Before {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Unstarted => "unstarted",
+            Self::Started => "started",
+        }
+    }
+
+    const fn description(self) -> &'static str {
+        match self {
+            Self::None => "without an agent",
+            Self::Unstarted => "with an agent that the client has not started",
+            Self::Started => "with an agent that the client has started",
+        }
+    }
+}
+
+impl After {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Never => "none",
+            Self::Early => "early",
+            Self::Late => "late",
+            Self::Gone => "gone",
+            Self::Again => "again",
+        }
+    }
+
+    const fn description(self) -> &'static str {
+        match self {
+            Self::Never => "no agent attaches",
+            Self::Early => "the agent attaches before the data comes",
+            Self::Late => "the agent attaches after the data has come",
+            Self::Gone => "the agent attaches, and goes before the data comes",
+            Self::Again => "the agent attaches, goes, and attaches again before the data comes",
+        }
+    }
+}
+
+// Seamlessly.
+
+fn seamless_case(before: Before, after: After) -> Case {
+    let requirements: &[&str] = match after {
+        After::Gone | After::Again if before != Before::None => &["T10.2", "D7"],
+        _ if before == Before::None => &["T10"],
+        _ => &["D7", "T10"],
+    };
+    Case {
+        id: format!("agent/seamless/{}-{}", before.name(), after.name()).into(),
+        title: format!(
+            "A client that comes {} is told what is new to it when {}",
+            before.description(),
+            after.description()
+        )
+        .into(),
+        requirements,
+        // What T10.2 is about is at a real source but a race.
+        level: if requirements[0] == "T10.2" { Level::Observed } else { Level::Must },
+        sent: format!("a seamless migration {}; at the target {}", before.description(), after.description()).into(),
+        expected: match told(before, after) {
+            [] => "no word of the agent",
+            [Told::Connected] => "AGENT_CONNECTED_TOKENS",
+            [Told::Disconnected] => "AGENT_DISCONNECTED",
+            _ => "AGENT_DISCONNECTED, then AGENT_CONNECTED_TOKENS",
+        }
+        .into(),
+        waits: false,
+        run: run(move |context| Box::pin(seamless(context, before, after))),
+    }
+}
+
+/// What is new to the client.
+fn told(before: Before, after: After) -> &'static [Told] {
+    match (before, after) {
+        (Before::None, After::Never | After::Gone) => &[],
+        (Before::None, _) => &[Told::Connected],
+        (_, After::Never | After::Early | After::Late) => &[],
+        (_, After::Gone) => &[Told::Disconnected],
+        (_, After::Again) => &[Told::Disconnected, Told::Connected],
+    }
+}
+
+async fn seamless(context: &mut Context, before: Before, after: After) -> Verdict {
+    let (source, target) = (Place::Source, Place::Target);
+    context.start_pair(Setup { seamless: true, ..Setup::default() }).await?;
+    if before != Before::None {
+        context.attach_agent(source, true).await?;
+    }
+    let client = context.client();
+    let session = context.connect(&client, source).await?;
+    if before == Before::Started {
+        session.main.send(ClientMessage::AgentStart(client::AgentStart { num_tokens: u32::MAX }));
+    }
+    let Prepared { source: mut session, target: mut moved } =
+        context.prepare_seamless(&client, session, source, target).await?;
+    context.migrate(source, target).await?;
+    let all = collect(&mut session).await?;
+    for attached in match after {
+        After::Never | After::Late => &[][..],
+        After::Early => &[true],
+        After::Gone => &[true, false],
+        After::Again => &[true, false, true],
+    } {
+        context.attach_agent(target, *attached).await?;
+    }
+    for (channel_type, data) in &all {
+        if *channel_type == ChannelType::MAIN {
+            tells_of_agent(before, &session.main.name, data)?;
+        }
+        deliver(&mut moved, *channel_type, data)?;
+    }
+    moved.list_channels_when_migrated().await?;
+    if after == After::Late {
+        context.attach_agent(target, true).await?;
+        moved.list_channels().await?;
+    }
+    let requirement =
+        if matches!(after, After::Gone | After::Again) && before != Before::None { "T10.2" } else { "T10" };
+    // What is told when the agent attaches may come behind the answer to a message that was sent afterwards.
+    let expected = told(before, after);
+    while heard(&moved.main).len() < expected.len() {
+        moved.main.next("word of the agent").await.or_fail(requirement)?;
+    }
+    let heard = heard(&moved.main);
+    check(heard == expected, requirement, &moved.main.name, format_args!("{expected:?}"), format_args!("{heard:?}"))
+}
+
+/// Checks what main's data says of the agent.
+fn tells_of_agent(before: Before, connection: &str, data: &[u8]) -> Verdict {
+    let Ok(State::Main(Main { agent, client_agent_started, .. })) = State::decode(ChannelType::MAIN, data) else {
+        return Err(Stop::Inconclusive("main's data is not whole".to_owned()));
+    };
+    let expected = (before != Before::None, before == Before::Started);
+    let got = (agent.connected, client_agent_started);
+    let text = |(connected, started)| format!("connected {connected}, client_agent_started {started}");
+    check(got == expected, "D7", connection, text(expected), text(got))
+}
+
+/// What a client was told of the agent, in this order.
+fn heard(main: &Channel) -> Vec<Told> {
+    let told = |received: &Received| match received.message() {
+        Ok(ServerMessage::AgentConnected | ServerMessage::AgentConnectedTokens(_)) => Some(Told::Connected),
+        Ok(ServerMessage::AgentDisconnected(_)) => Some(Told::Disconnected),
+        _ => None,
+    };
+    main.taken.iter().filter_map(told).collect()
+}
+
+// Semi-seamlessly.
+
+fn semi_seamless_case(before: Before, after: After) -> Case {
+    let attached = after != After::Never;
+    Case {
+        id: format!("agent/semi-seamless/{}-{}", before.name(), after.name()).into(),
+        title: format!(
+            "INIT tells a client that comes {} of the agent at the target when {}",
+            before.description(),
+            match attached {
+                true => "one attaches there",
+                false => "none attaches there",
+            }
+        )
+        .into(),
+        requirements: &["M10"],
+        level: Level::Must,
+        sent: format!(
+            "a semi-seamless migration {}; at the target {}",
+            before.description(),
+            match attached {
+                true => "the agent attaches before MIGRATE_END",
+                false => "no agent attaches",
+            }
+        )
+        .into(),
+        expected: format!("INIT with agent_connected {}", u32::from(attached)).into(),
+        waits: false,
+        run: run(move |context| Box::pin(semi_seamless(context, before, attached))),
+    }
+}
+
+async fn semi_seamless(context: &mut Context, before: Before, attached: bool) -> Verdict {
+    let (source, target) = (Place::Source, Place::Target);
+    context.start_pair(Setup::default()).await?;
+    if before != Before::None {
+        context.attach_agent(source, true).await?;
+    }
+    let client = context.client();
+    let session = context.connect(&client, source).await?;
+    if before == Before::Started {
+        session.main.send(ClientMessage::AgentStart(client::AgentStart { num_tokens: u32::MAX }));
+    }
+    let Prepared { source: mut session, target: mut moved } =
+        context.prepare_semi_seamless(&client, session, source, target).await?;
+    context.migrate(source, target).await?;
+    until!(session.main, MigrateEnd).await?;
+    if attached {
+        context.attach_agent(target, true).await?;
+    }
+    restart(&mut moved).await?;
+    init_says(&moved.main, attached)?;
+    Ok(moved.start_children().await?)
+}
+
+// In a session.
+
+async fn init_tells(context: &mut Context, attached: bool) -> Verdict {
+    context.start_source(Setup::default()).await?;
+    if attached {
+        context.attach_agent(Place::Source, true).await?;
+    }
+    let client = context.client();
+    let mut main = client.link(Place::Source.name(), context.address(Place::Source), 0, MAIN).await?;
+    until!(main, Init).await?;
+    init_says(&main, attached)
+}
+
+/// Checks what the INIT that has come says of the agent.
+fn init_says(main: &Channel, attached: bool) -> Verdict {
+    let agent_connected = |received: &Received| match received.message() {
+        Ok(ServerMessage::Init(init)) => Some(init.agent_connected),
+        _ => None,
+    };
+    let got = main.taken.iter().find_map(agent_connected).unwrap_or_default();
+    let expected = format!("agent_connected {}", u32::from(attached));
+    check((got != 0) == attached, "M10", &main.name, expected, format_args!("agent_connected {got}"))
+}
+
+async fn appears(context: &mut Context, tokens: bool) -> Verdict {
+    context.start_source(Setup::default()).await?;
+    let client = context.client();
+    let client = if tokens { client } else { client.with_main(&[MainCapability::SEMI_SEAMLESS_MIGRATE]) };
+    let mut session = context.connect_main(&client, Place::Source).await?;
+    session.list_channels().await?;
+    context.attach_agent(Place::Source, true).await?;
+    while heard(&session.main).is_empty() {
+        session.main.next("word of the agent").await.or_fail("M2")?;
+    }
+    let other = |received: &&Received| match tokens {
+        true => is!(received, AgentConnected),
+        false => is!(received, AgentConnectedTokens),
+    };
+    let expected = if tokens { "AGENT_CONNECTED_TOKENS" } else { "AGENT_CONNECTED" };
+    check_absent(session.main.taken.iter().find(other), "M2", &session.main, expected)
+}
+
+async fn goes(context: &mut Context) -> Verdict {
+    context.start_source(Setup::default()).await?;
+    context.attach_agent(Place::Source, true).await?;
+    let client = context.client();
+    let mut session = context.connect_main(&client, Place::Source).await?;
+    session.list_channels().await?;
+    context.attach_agent(Place::Source, false).await?;
+    until!(session.main, AgentDisconnected).await.or_fail("M2.2")
+}

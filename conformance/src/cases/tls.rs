@@ -1,0 +1,200 @@
+//! Hosts that demand TLS, and hosts that refuse it.
+
+use spice_migration::{ClientMessage, ServerMessage, caps::MainCapability, link::LinkError};
+
+use super::{cases, check, clients::switched};
+use crate::{
+    case::{Context, OrFail, Scheme, Stop, Verdict},
+    context::{MAIN, Place, Prepared, Setup, told_destination},
+    peer::{
+        client::{Client, Session, until},
+        tls::connector,
+    },
+    subject::{Destination, Security},
+};
+
+cases! {
+    "tls/link/need-secured" ["L4"] Must
+        "A plaintext link is refused with NEED_SECURED where TLS is demanded"
+        sends "a plaintext link of main to a host that demands TLS of every channel"
+        expects "a link reply with NEED_SECURED"
+        => need_secured;
+    "tls/link/need-unsecured" ["L4"] Must
+        "A link over TLS is refused with NEED_UNSECURED where plaintext is demanded"
+        sends "a link of main over TLS to a host that demands plaintext of every channel"
+        expects "a link reply with NEED_UNSECURED"
+        => need_unsecured;
+    "tls/link/session" ["L4.2"] Must
+        "A session over TLS is served as one in plaintext"
+        sends "links of all channels over TLS, and ATTACH_CHANNELS"
+        expects "INIT, CHANNELS_LIST, and channels that start"
+        => session;
+    "tls/announcement/begin" ["S1.4"] Must
+        "MIGRATE_BEGIN names TLS port and certificate subject as the host gave them"
+        sends "a session of a client with SEMI_SEAMLESS_MIGRATE; the host announces a target with a TLS port and a subject alone"
+        expects "MIGRATE_BEGIN with both, and no plaintext port"
+        => begin;
+    "tls/announcement/begin-seamless" ["S1.4"] Must
+        "MIGRATE_BEGIN_SEAMLESS names TLS port and certificate subject as the host gave them"
+        sends "a session of a client with every capability; the host announces a target with a TLS port and a subject alone"
+        expects "MIGRATE_BEGIN_SEAMLESS with both, and no plaintext port"
+        => begin_seamless;
+    "tls/announcement/switch-host" ["S1.4"] Must
+        "SWITCH_HOST names TLS port and certificate subject as the host gave them"
+        sends "a session of a client without migration capabilities; the VM is migrated"
+        expects "MIGRATE_SWITCH_HOST with both, and no plaintext port"
+        => switch_host;
+    "tls/migration/semi-seamless" ["L4.2"] Must
+        "A semi-seamless migration between hosts that demand TLS goes as any other"
+        sends "a whole semi-seamless migration over TLS"
+        expects "a session that works at the target"
+        => semi_seamless;
+    "tls/migration/seamless" ["L4.2"] Must
+        "A seamless migration between hosts that demand TLS goes as any other"
+        sends "a whole seamless migration over TLS"
+        expects "a session that works at the target"
+        => seamless;
+    "tls/migration/plaintext-first" ["L4"] Must
+        "A client that tries plaintext at a target that demands TLS loses nothing by it"
+        sends "a plaintext link of main to the target; then a whole semi-seamless migration over TLS"
+        expects "a link reply with NEED_SECURED, and a session that works at the target"
+        => plaintext_first;
+    "tls/migration/other-subject" ["S4.3"] Must
+        "A client that does not trust the target is told at the end where the guest is"
+        sends "an announcement with a subject that is not the target's; MIGRATE_CONNECT_ERROR; the VM is migrated"
+        expects "MIGRATE_SWITCH_HOST"
+        => other_subject;
+}
+
+const SECURED: Setup = Setup { security: Security::Required, ..Setup::NOTHING };
+
+async fn need_secured(context: &mut Context) -> Verdict {
+    context.start_source(SECURED).await?;
+    refused_in_plaintext(context, Place::Source, 0).await
+}
+
+async fn need_unsecured(context: &mut Context) -> Verdict {
+    context.start_source(Setup { security: Security::Refused, ..Setup::NOTHING }).await?;
+    let mut client = context.client();
+    let unusable = |error: crate::peer::tls::TlsError| Stop::Inconclusive(error.to_string());
+    client.tls = Some(connector(&context.directory.path().join("x509")).map_err(unusable)?);
+    let Some(address) = context.host(Place::Source).spice_tls() else {
+        return Err(Stop::NotApplicable("the server has no TLS port that is known".to_owned()));
+    };
+    let mut link = client.open(Place::Source.name(), MAIN, address).await?;
+    link.request(&client.request(0, MAIN)).await?;
+    let reply = link.reply().await.or_fail("L4")?;
+    check(reply.error == LinkError::NEED_UNSECURED, "L4", link.name(), LinkError::NEED_UNSECURED, reply.error)
+}
+
+/// A plaintext link of main.
+async fn refused_in_plaintext(context: &mut Context, place: Place, connection_id: u32) -> Verdict {
+    let client = Client { tls: None, ..context.client() };
+    let address = context.host(place).spice();
+    let mut link = client.open(place.name(), MAIN, address).await?;
+    link.request(&client.request(connection_id, MAIN)).await?;
+    let reply = link.reply().await.or_fail("L4")?;
+    check(reply.error == LinkError::NEED_SECURED, "L4", link.name(), LinkError::NEED_SECURED, reply.error)
+}
+
+async fn session(context: &mut Context) -> Verdict {
+    context.start_source(SECURED).await?;
+    let client = context.client();
+    let mut session = context.connect(&client, Place::Source).await.or_fail("L4.2")?;
+    session.list_channels().await.or_fail("L4.2")
+}
+
+async fn begin(context: &mut Context) -> Verdict {
+    announced_as_given(context, SECURED, SEMI).await
+}
+
+async fn begin_seamless(context: &mut Context) -> Verdict {
+    announced_as_given(context, Setup { seamless: true, ..SECURED }, MainCapability::KNOWN).await
+}
+
+async fn switch_host(context: &mut Context) -> Verdict {
+    announced_as_given(context, SECURED, &[]).await
+}
+
+async fn announced_as_given(context: &mut Context, setup: Setup, capabilities: &[MainCapability]) -> Verdict {
+    context.start_pair(setup).await?;
+    let client = context.client().with_main(capabilities);
+    let mut session = context.connect(&client, Place::Source).await?;
+    context.announce(Place::Source, Place::Target).await?;
+    if capabilities.is_empty() {
+        context.migrate(Place::Source, Place::Target).await?;
+    }
+    let told = session.main.until("a destination", destination).await?;
+    let given = context.given_destination(Place::Target);
+    check(told == given, "S1.4", &session.main.name, format_args!("{given:?}"), format_args!("{told:?}"))
+}
+
+/// Picks the destination of whatever carries one.
+fn destination(message: &ServerMessage<'_>) -> Option<Destination> {
+    match message {
+        ServerMessage::MigrateBegin(begin) => Some(told_destination(&begin.destination)),
+        ServerMessage::MigrateBeginSeamless(begin) => Some(told_destination(&begin.destination)),
+        ServerMessage::MigrateSwitchHost(switch) => Some(told_destination(&switch.destination)),
+        _ => None,
+    }
+}
+
+async fn semi_seamless(context: &mut Context) -> Verdict {
+    context.start_pair(SECURED).await?;
+    let client = context.client().with_main(SEMI);
+    let session = context.connect(&client, Place::Source).await.or_fail("L4.2")?;
+    let prepared = context.prepare_semi_seamless(&client, session, Place::Source, Place::Target).await;
+    works_at_target(context, prepared.or_fail("L4.2")?, Scheme::SemiSeamless).await.or_fail("L4.2")
+}
+
+async fn seamless(context: &mut Context) -> Verdict {
+    context.start_pair(Setup { seamless: true, ..SECURED }).await?;
+    let client = context.client();
+    let session = context.connect(&client, Place::Source).await.or_fail("L4.2")?;
+    let prepared = context.prepare_seamless(&client, session, Place::Source, Place::Target).await;
+    works_at_target(context, prepared.or_fail("L4.2")?, Scheme::Seamless).await.or_fail("L4.2")
+}
+
+async fn plaintext_first(context: &mut Context) -> Verdict {
+    let (client, session) = announced(context).await?;
+    refused_in_plaintext(context, Place::Target, session.id).await?;
+    let prepared = context.follow_semi_seamless(&client, session, Place::Target).await.or_fail("L4")?;
+    works_at_target(context, prepared, Scheme::SemiSeamless).await.or_fail("L4")
+}
+
+/// Two hosts that demand TLS, and a session to which the target is announced.
+async fn announced(context: &mut Context) -> Result<(Client, Session), Stop> {
+    context.start_pair(SECURED).await?;
+    let client = context.client().with_main(SEMI);
+    let session = context.connect(&client, Place::Source).await?;
+    context.announce(Place::Source, Place::Target).await?;
+    Ok((client, session))
+}
+
+async fn works_at_target(context: &mut Context, prepared: Prepared, scheme: Scheme) -> Result<(), Stop> {
+    let mut session = match scheme {
+        Scheme::Seamless => context.finish_seamless(prepared, Place::Source, Place::Target).await?,
+        _ => context.finish_semi_seamless(prepared, Place::Source, Place::Target).await?,
+    };
+    session.list_channels_when_migrated().await?;
+    session.close().await;
+    Ok(())
+}
+
+async fn other_subject(context: &mut Context) -> Verdict {
+    context.start_pair(SECURED).await?;
+    let client = context.client().with_main(SEMI);
+    let mut session = context.connect(&client, Place::Source).await?;
+    let given =
+        Destination { cert_subject: Some("CN=somebody else".to_owned()), ..context.given_destination(Place::Target) };
+    context.host(Place::Source).migrate_info(&given).await?;
+    until!(session.main, MigrateBegin).await?;
+    session.main.send(ClientMessage::MigrateConnectError);
+    session.list_channels().await?;
+    context.migrate(Place::Source, Place::Target).await?;
+    switched(&mut session.main).await.or_fail("S4.3")?;
+    session.close().await;
+    Ok(())
+}
+
+const SEMI: &[MainCapability] = &[MainCapability::SEMI_SEAMLESS_MIGRATE];
