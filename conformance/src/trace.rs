@@ -231,6 +231,14 @@ impl Trace {
         self.lock().findings.clone()
     }
 
+    /// Takes over what another record's servers were seen to violate.
+    pub(crate) fn add_findings(&self, other: &Self) {
+        let mut findings = other.findings();
+        let mut record = self.lock();
+        findings.truncate(MAX_FINDINGS - record.findings.len());
+        record.findings.append(&mut findings);
+    }
+
     /// A copy of all entries so far.
     #[must_use]
     pub fn entries(&self) -> Vec<Entry> {

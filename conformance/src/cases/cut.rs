@@ -1,124 +1,358 @@
-//! Sessions that are cut at their bytes: the client is gone within a message, or the message comes in pieces.
+//! Whole sessions that are cut at their bytes: the client is gone behind one, or its messages come in pieces.
 
-use spice_migration::{
-    ChannelType, ClientMessage, Data,
-    caps::MainCapability,
-    frame::{self, HeaderKind},
-    message::{Message, client},
+use std::collections::BTreeMap;
+
+use futures_util::future::join_all;
+use spice_migration::{ChannelType, ClientMessage, Data, caps::MainCapability, frame::HeaderKind};
+
+use super::{
+    check,
+    vanish::{hosts_are_told, no_leaks},
 };
-
-use super::vanish::strands_nobody;
 use crate::{
-    case::{Case, Context, Level, OrFail, Verdict, run},
+    case::{Case, Context, Failure, Level, OrFail, Stop, Unexpected, Verdict, run},
     context::{Place, Setup},
-    peer::host::idle_data,
-    situation::{GuestMove, Situation},
+    peer::client::{Cut, Sent, Session, Wire},
+    situation::GuestMove,
+    subject::{Liveness, StartError},
 };
 
-/// A message that is due in a situation.
-#[derive(Clone, Copy, Debug)]
-struct Due {
-    situation: Situation,
-    channel_type: ChannelType,
-    /// Its name in the ids of cases.
-    name: &'static str,
-    message: fn(ChannelType, &mut Vec<u8>) -> ClientMessage<'_>,
+/// What a client lives through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    /// A session, and nothing migrates.
+    Session,
+    /// A session that is migrated, and restarts at the target.
+    SemiSeamless,
+    /// A session that is migrated, and goes on at the target.
+    Seamless,
 }
 
-const DUE: [Due; 9] = [
-    due(Situation::Session, ChannelType::MAIN, "attach-channels", |_, _| ClientMessage::AttachChannels),
-    due(Situation::Session, ChannelType::INPUTS, "key-down", |_, _| ClientMessage::Unknown {
-        id: 101,
-        body: Data(b"\x1e\0\0\0"),
-    }),
-    due(Situation::Announced, ChannelType::MAIN, "migrate-connected", |_, _| ClientMessage::MigrateConnected),
-    due(Situation::Migrating, ChannelType::MAIN, "migrate-flush-mark", |_, _| ClientMessage::MigrateFlushMark),
-    due(Situation::Migrating, ChannelType::INPUTS, "migrate-flush-mark", |_, _| ClientMessage::MigrateFlushMark),
-    due(Situation::Linked, ChannelType::MAIN, "migrate-dst-do-seamless", |_, _| {
-        ClientMessage::MigrateDstDoSeamless(client::MigrateDstDoSeamless { src_version: 1 })
-    }),
-    due(Situation::GuestCame, ChannelType::MAIN, "migrate-end", |_, _| ClientMessage::MigrateEnd),
-    due(Situation::GuestCameSeamless, ChannelType::MAIN, "migrate-data", migrate_data),
-    due(Situation::GuestCameSeamless, ChannelType::INPUTS, "migrate-data", migrate_data),
+/// The connections that are cut.
+const CUT: [(Life, &str); 10] = [
+    (Life::Session, "source/main"),
+    (Life::Session, "source/inputs"),
+    (Life::SemiSeamless, "source/main"),
+    (Life::SemiSeamless, "source/inputs"),
+    (Life::SemiSeamless, "target/main"),
+    (Life::SemiSeamless, "target/inputs"),
+    (Life::Seamless, "source/main"),
+    (Life::Seamless, "source/inputs"),
+    (Life::Seamless, "target/main"),
+    (Life::Seamless, "target/inputs"),
 ];
 
-const fn due(
-    situation: Situation,
-    channel_type: ChannelType,
-    name: &'static str,
-    message: fn(ChannelType, &mut Vec<u8>) -> ClientMessage<'_>,
-) -> Due {
-    Due { situation, channel_type, name, message }
-}
+/// Link message, and mechanism with ticket.
+const LINK_PARTS: usize = 2;
 
-fn migrate_data(channel_type: ChannelType, buffer: &mut Vec<u8>) -> ClientMessage<'_> {
-    *buffer = idle_data(channel_type);
-    ClientMessage::MigrateData(client::MigrateData { data: Data(buffer) })
-}
+/// How many clients live at the same time where hosts cost next to nothing.
+const AT_ONCE: usize = 16;
 
 pub(super) fn cases() -> Vec<Case> {
-    let mut cases: Vec<Case> = DUE.into_iter().map(end_case).collect();
-    cases.extend([true, false].map(bytes_case));
-    cases
+    let ends = CUT.map(|(life, connection)| end_case(life, connection));
+    let splits = [Life::Session, Life::SemiSeamless, Life::Seamless].map(split_case);
+    let bytes = [true, false].map(bytes_case);
+    ends.into_iter().chain(splits).chain(bytes).collect()
 }
 
-// The client is gone within a message.
+impl Life {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::SemiSeamless => "semi-seamless",
+            Self::Seamless => "seamless",
+        }
+    }
 
-fn end_case(due: Due) -> Case {
-    let Due { situation, channel_type, name, .. } = due;
-    let description = situation.description();
-    Case {
-        id: format!("cut/{}/{channel_type}-{name}", situation.name()).into(),
-        title: format!("A client that is gone within a message on {channel_type} strands nobody, in {description}").into(),
-        requirements: match situation.guest() {
-            GuestMove::No => &["M5.4", "P1"],
-            _ => &["M5.4", "S12", "H6", "T13", "P1"],
-        },
-        level: Level::Must,
-        sent: format!(
-            "in {description}: the first bytes of {}, and the end of all connections; hosts of their own for each number of bytes",
-            name.to_uppercase().replace('-', "_")
-        )
-        .into(),
-        expected: "both hosts are told, no connection is kept, and a new client is served".into(),
-        waits: false,
-        run: run(move |context| Box::pin(gone_within(context, due))),
+    const fn description(self) -> &'static str {
+        match self {
+            Self::Session => "a session",
+            Self::SemiSeamless => "a session that is migrated semi-seamlessly",
+            Self::Seamless => "a session that is migrated seamlessly",
+        }
+    }
+
+    async fn start(self, context: &mut Context) -> Result<(), StartError> {
+        let setup = Setup { seamless: self == Self::Seamless, ..Setup::default() };
+        match self {
+            Self::Session => context.start_source(setup).await,
+            _ => context.start_pair(setup).await,
+        }
+    }
+
+    /// Lives it with hosts that have been started, up to where all connections are closed, or the client is gone.
+    async fn live(self, context: &mut Context, wire: &Wire, course: &mut Course) -> Result<(), Stop> {
+        let (from, to) = (Place::Source, Place::Target);
+        let mut client = context.client();
+        client.wire = Some(wire.clone());
+        if self == Self::SemiSeamless {
+            client = client.with_main(&[MainCapability::SEMI_SEAMLESS_MIGRATE]);
+        }
+        let mut session = context.connect(&client, from).await?;
+        press_key(&mut session)?;
+        session.list_channels().await?;
+        if self == Self::Session {
+            session.close().await;
+            return Ok(());
+        }
+        *course = Course { guest: GuestMove::Due, before: lengths(wire) };
+        let mut prepared = match self {
+            Self::Seamless => context.prepare_seamless(&client, session, from, to).await?,
+            _ => context.prepare_semi_seamless(&client, session, from, to).await?,
+        };
+        press_key(&mut prepared.source)?;
+        course.guest = GuestMove::Begun;
+        let mut session = match self {
+            Self::Seamless => context.finish_seamless(prepared, from, to).await?,
+            _ => context.finish_semi_seamless(prepared, from, to).await?,
+        };
+        press_key(&mut session)?;
+        session.list_channels_when_migrated().await?;
+        session.close().await;
+        Ok(())
+    }
+
+    /// Lives it once undisturbed, to know what the client sends, each connection by itself: of the source's in a migration only what
+    /// comes after the announcement.
+    async fn measure(self, context: &mut Context) -> Result<BTreeMap<String, Vec<Sent>>, Stop> {
+        self.start(context).await?;
+        let (wire, mut course) = (Wire::new(None), Course::default());
+        self.live(context, &wire, &mut course).await?;
+        let mut sent = wire.sent();
+        for (connection, sent) in &mut sent {
+            let before = course.before.get(connection).copied().unwrap_or(0);
+            sent.retain(|sent| sent.start >= before);
+        }
+        Ok(sent)
     }
 }
 
-async fn gone_within(context: &mut Context, due: Due) -> Verdict {
-    let Due { situation, channel_type, message, .. } = due;
-    let mut buffer = Vec::new();
-    let message = message(channel_type, &mut buffer);
-    let mut bytes = vec![0; HeaderKind::Mini.len() + message.encoded_len()];
-    frame::encode(HeaderKind::Mini, 0, &message, &mut bytes).unwrap_or_default();
-    for cut in cuts(context, bytes.len()) {
-        context.renew().await;
-        let mut sessions = situation.reach(context).await?;
-        let channel = sessions.channel(situation, channel_type)?;
-        channel.send_bytes(&format!("{cut} of the {} bytes of {message:?}", bytes.len()), bytes[..cut].to_vec());
-        channel.finish();
-        sessions.close().await;
-        strands_nobody(context, situation).await?;
+/// How far a life has come.
+#[derive(Clone, Debug)]
+struct Course {
+    guest: GuestMove,
+    /// How many bytes each connection had sent when the announcement was made.
+    before: BTreeMap<String, usize>,
+}
+
+impl Default for Course {
+    fn default() -> Self {
+        Self { guest: GuestMove::No, before: BTreeMap::new() }
+    }
+}
+
+fn lengths(wire: &Wire) -> BTreeMap<String, usize> {
+    let end = |sent: &[Sent]| sent.last().map_or(0, |last| last.end);
+    wire.sent().into_iter().map(|(connection, sent)| (connection, end(&sent))).collect()
+}
+
+/// Sends something on inputs, which is silent otherwise.
+fn press_key(session: &mut Session) -> Result<(), Unexpected> {
+    let down = ClientMessage::Unknown { id: 101, body: Data(b"\x1e\0\0\0") };
+    session.child(ChannelType::INPUTS)?.send(down);
+    Ok(())
+}
+
+/// Lives a life with each of these cuts: where hosts cost next to nothing, many at once, each with its own; the first that goes wrong is
+/// that of the case.
+async fn try_each(context: &mut Context, life: Life, cuts: &[Cut]) -> Verdict {
+    if !context.subject.starts_quickly() {
+        let mut leaked = Ok(());
+        for cut in cuts {
+            // A session alone leaves its host as it was.
+            if life != Life::Session {
+                context.renew().await;
+                life.start(context).await?;
+            }
+            try_one(context, life, cut, &mut leaked).await?;
+        }
+        return leaked;
+    }
+    for some in cuts.chunks(AT_ONCE) {
+        let mut own = Vec::new();
+        for cut in some {
+            let one = Context::new(context.subject.clone());
+            own.push((
+                one.map_err(|error| Stop::Inconclusive(format!("cannot make a temporary folder: {error}")))?,
+                cut,
+            ));
+        }
+        let tried = own.into_iter().map(async |(mut own, cut)| {
+            let mut leaked = Ok(());
+            let tried = match life.start(&mut own).await {
+                Ok(()) => try_one(&mut own, life, cut, &mut leaked).await,
+                Err(error) => Err(error.into()),
+            };
+            (own, tried.and(leaked))
+        });
+        for (own, verdict) in join_all(tried).await {
+            if verdict.is_err() {
+                own.trace.add_findings(&context.trace);
+                *context = own;
+                return verdict;
+            }
+            context.trace.add_findings(&own.trace);
+        }
     }
     Ok(())
 }
 
-/// Numbers of bytes after which a message is cut: all of them, or those at the bounds of header and body where hosts are costly.
-fn cuts(context: &Context, length: usize) -> Vec<usize> {
-    let header = HeaderKind::Mini.len();
+/// The same with one cut and with hosts that have been started. To see that a connection is kept takes time, so that is only looked for
+/// until it has `leaked` once.
+async fn try_one(context: &mut Context, life: Life, cut: &Cut, leaked: &mut Verdict) -> Verdict {
+    match cut {
+        Cut::End { connection, after } => gone_behind(context, life, connection, *after, leaked).await,
+        Cut::Split { after } => live_split(context, life, *after).await,
+    }
+}
+
+// The client is gone behind a byte.
+
+fn end_case(life: Life, connection: &'static str) -> Case {
+    let description = life.description();
+    let id = match life {
+        Life::Session => format!("cut/session/{}", connection.trim_start_matches("source/")),
+        _ => format!("cut/{}/{}", life.name(), connection.replace('/', "-")),
+    };
+    Case {
+        id: id.into(),
+        title: format!("A client that is gone behind any byte on {connection} strands nobody, in {description}").into(),
+        requirements: match life {
+            Life::Session => &["M5.4", "S12", "P1"],
+            _ => &["M5.4", "S12", "S9.3", "H6", "T13", "P1"],
+        },
+        level: Level::Must,
+        sent: format!(
+            "{description}, time and again; each time the client is gone one byte later on {connection}. Where hosts are costly, \
+             it is gone at the end of each message, a byte before, and a byte behind"
+        )
+        .into(),
+        expected: "the hosts live, and are told; no connection is kept, and a new client is served".into(),
+        waits: false,
+        run: run(move |context| Box::pin(gone_at_each(context, life, connection))),
+    }
+}
+
+async fn gone_at_each(context: &mut Context, life: Life, connection: &'static str) -> Verdict {
+    let sent = life.measure(context).await?.remove(connection).filter(|sent| !sent.is_empty());
+    let mut sent = sent.ok_or_else(|| Stop::Inconclusive(format!("nothing is sent on {connection}")))?;
+    if (life, connection) == (Life::Seamless, "target/main") {
+        // Before DO_SEAMLESS the target knows nothing of it: up to there it is as in the semi-seamless life.
+        sent.drain(..LINK_PARTS.min(sent.len()));
+    }
     let mut cuts: Vec<usize> = match context.subject.starts_quickly() {
-        true => (1..=length).collect(),
+        true => sent.iter().flat_map(|sent| sent.start + 1..=sent.end).collect(),
+        false => sent.iter().flat_map(|sent| [sent.start + 1, sent.end - 1, sent.end]).collect(),
+    };
+    cuts.dedup();
+    let cuts: Vec<_> = cuts.into_iter().map(|after| Cut::End { connection: connection.to_owned(), after }).collect();
+    try_each(context, life, &cuts).await
+}
+
+async fn gone_behind(
+    context: &mut Context,
+    life: Life,
+    connection: &str,
+    after: usize,
+    leaked: &mut Verdict,
+) -> Verdict {
+    let wire = Wire::new(Some(Cut::End { connection: connection.to_owned(), after }));
+    let mut course = Course::default();
+    let lived = life.live(context, &wire, &mut course).await;
+    let place = || {
+        let sent = wire.sent().remove(connection).unwrap_or_default();
+        match sent.iter().find(|sent| (sent.start + 1..=sent.end).contains(&after)) {
+            Some(Sent { name, start, end }) => {
+                let (byte, length) = (after - start, end - start);
+                format!("the client was gone behind byte {byte} of {length} of {name} on {connection}")
+            }
+            None => format!("the client was to be gone behind byte {after} on {connection}"),
+        }
+    };
+    match lived {
+        // Some of its messages come as often as the server wants them: then it has lived to the end.
+        Ok(()) => {}
+        Err(Stop::Blocked(_)) if wire.is_gone() => {}
+        Err(stop) => return Err(told(stop, &place())),
+    }
+    let judged = async {
+        hosts_are_told(context, course.guest).await?;
+        if leaked.is_ok() {
+            *leaked = no_leaks(context).await.map_err(|stop| told(stop, &place()));
+        }
+        let (place, requirement) = match course.guest {
+            GuestMove::No => (Place::Source, "S12"),
+            _ => (Place::Target, "T13"),
+        };
+        let client = context.client();
+        context.connect_main(&client, place).await.or_fail(requirement)?.close().await;
+        all_live(context).await
+    };
+    judged.await.map_err(|stop| told(stop, &place()))
+}
+
+async fn all_live(context: &mut Context) -> Verdict {
+    let patience = context.patience();
+    for host in &mut context.hosts {
+        let liveness = host.liveness(patience).await;
+        check(liveness == Liveness::Alive, "M5.4", host.name(), "a host that lives", format_args!("{liveness:?}"))?;
+    }
+    Ok(())
+}
+
+/// Says where it was, beside what it was.
+fn told(stop: Stop, place: &str) -> Stop {
+    match stop {
+        Stop::Fail(failure) => Stop::Fail(Failure { got: format!("{}; {place}", failure.got), ..failure }),
+        Stop::Blocked(unexpected) => {
+            Stop::Blocked(Unexpected { got: format!("{}; {place}", unexpected.got), ..unexpected })
+        }
+        Stop::Inconclusive(reason) => Stop::Inconclusive(format!("{reason}; {place}")),
+        other => other,
+    }
+}
+
+// Messages come in pieces.
+
+fn split_case(life: Life) -> Case {
+    let description = life.description();
+    Case {
+        id: format!("cut/split/{}", life.name()).into(),
+        title: format!("Every message of a client may come in two segments, cut behind any byte, in {description}").into(),
+        requirements: &["M5.8", "L9.1"],
+        level: Level::Must,
+        sent: format!(
+            "{description}, time and again; each time every message and every part of the link stage goes in two segments, and the \
+             first of them is a byte longer. Where hosts are costly, it is cut at the bounds of header and body only"
+        )
+        .into(),
+        expected: "a session like any other".into(),
+        waits: false,
+        run: run(move |context| Box::pin(split_at_each(context, life))),
+    }
+}
+
+async fn split_at_each(context: &mut Context, life: Life) -> Verdict {
+    let sent = life.measure(context).await?;
+    let lengths = sent.values().flatten().map(|sent| sent.end - sent.start);
+    let mut cuts: Vec<usize> = match context.subject.starts_quickly() {
+        true => (1..lengths.max().unwrap_or(0)).collect(),
         false => {
-            [1, header - 1, header, header + 1, length - 1, length].into_iter().filter(|cut| *cut <= length).collect()
+            let header = HeaderKind::Mini.len();
+            lengths.map(|length| length - 1).chain([1, header - 1, header, header + 1]).collect()
         }
     };
     cuts.sort_unstable();
     cuts.dedup();
-    cuts
+    let cuts: Vec<_> = cuts.into_iter().map(|after| Cut::Split { after }).collect();
+    try_each(context, life, &cuts).await
 }
 
-// A message comes in pieces.
+async fn live_split(context: &mut Context, life: Life, after: usize) -> Verdict {
+    let wire = Wire::new(Some(Cut::Split { after }));
+    let lived = life.live(context, &wire, &mut Course::default()).await.or_fail("M5.8");
+    lived.map_err(|stop| told(stop, &format!("every message was cut behind byte {after}")))
+}
 
 fn bytes_case(seamless: bool) -> Case {
     let scheme = if seamless { "seamless" } else { "semi-seamless" };

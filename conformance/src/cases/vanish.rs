@@ -98,9 +98,23 @@ async fn judge(context: &mut Context, situation: Situation, way: Way) -> Verdict
 }
 
 /// Moves the guest if it has not moved, and fails the case if somebody waits in vain for a client that has gone in a situation.
-pub(super) async fn strands_nobody(context: &mut Context, situation: Situation) -> Verdict {
-    let limit = context.subject.migrate_timeout() + context.patience();
+async fn strands_nobody(context: &mut Context, situation: Situation) -> Verdict {
     let guest = situation.guest();
+    hosts_are_told(context, guest).await?;
+    no_leaks(context).await?;
+
+    let (place, requirement) = match guest {
+        GuestMove::No => (Place::Source, "S12"),
+        _ => (Place::Target, "T13"),
+    };
+    let client = context.client();
+    context.connect(&client, place).await.or_fail(requirement)?.close().await;
+    Ok(())
+}
+
+/// Moves the guest if it has not moved, and fails the case if a host waits in vain for a client that has gone.
+pub(super) async fn hosts_are_told(context: &mut Context, guest: GuestMove) -> Verdict {
+    let limit = context.subject.migrate_timeout() + context.patience();
     if guest == GuestMove::Due {
         context.migrate(Place::Source, Place::Target).await?;
     }
@@ -112,14 +126,6 @@ pub(super) async fn strands_nobody(context: &mut Context, situation: Situation) 
         let twice = context.host(Place::Source).seen(HostEvent::Resume);
         check(!twice, "H6", Place::Source.name(), "a guest that runs at the target alone", "it resumed here")?;
     }
-    no_leaks(context).await?;
-
-    let (place, requirement) = match guest {
-        GuestMove::No => (Place::Source, "S12"),
-        _ => (Place::Target, "T13"),
-    };
-    let client = context.client();
-    context.connect(&client, place).await.or_fail(requirement)?.close().await;
     Ok(())
 }
 

@@ -289,6 +289,8 @@ defects! {
     DiesOfDisplayWithoutInit "dies-of-display-without-init" "M5.4" gross;
     /// A message whose header does not come in one segment ends its channel.
     HeaderInOneSegment "header-in-one-segment" "M5.8";
+    /// A message whose body does not come in one segment ends its channel.
+    BodyInOneSegment "body-in-one-segment" "M5.8";
     /// A list of sub-messages that leads outside of its message kills the host.
     DiesOfSubLists "dies-of-sub-lists" "M5.5" gross;
     /// A client's serial that does not count on from the last one kills the host.
@@ -327,6 +329,14 @@ defects! {
     DiesOfClosedChannel "dies-of-closed-channel" "P3" gross;
     /// The file descriptors of connections are never closed.
     GoneClientsKept "gone-clients-kept" "P1";
+    /// The file descriptor of a connection that ends within the link stage is never closed.
+    HalfLinkKept "half-link-kept" "P1";
+    /// That of one that ends within the header of a message is never closed.
+    HalfHeaderKept "half-header-kept" "P1";
+    /// That of one that ends within the body of a message is never closed.
+    HalfBodyKept "half-body-kept" "P1";
+    /// The end of a connection is only noticed between two messages.
+    EndMissedWithinMessage "end-missed-within-message" "P1";
     /// A client that closes main kills the host.
     DiesOfVanishedClient "dies-of-vanished-client" "S12" gross;
     /// The source does not say that it is done when nobody is connected as the migration ends.

@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     fmt,
+    future::pending,
     time::{Duration, Instant},
 };
 
@@ -20,15 +21,18 @@ use tokio::{
 };
 use tokio_util::either::Either;
 
-use super::link::Reply;
+use super::{
+    link::{self, RawLink, Reply},
+    wire::{Portion, Wire},
+};
 use crate::{
     case::Unexpected,
     peer::tls::Stream,
     trace::{Direction, Trace, Watched},
 };
 
-/// Between two bytes that go by themselves.
-const PAUSE: Duration = Duration::from_millis(1);
+/// Between two bytes that go by themselves: for the peer to find the first alone.
+pub(super) const PAUSE: Duration = Duration::from_millis(1);
 
 /// Largest body that is read. QEMU's display sends single images of a few megabytes.
 const MAX_BODY: u32 = 16 << 20;
@@ -52,6 +56,8 @@ pub enum Closed {
     Flooded,
     /// The suite gave up: the peer does not read.
     Stuck,
+    /// The suite's client has gone, as it was to; see [`Cut`](super::Cut).
+    Cut,
 }
 
 impl fmt::Display for Closed {
@@ -61,6 +67,7 @@ impl fmt::Display for Closed {
             Self::Reset => "the peer reset the connection",
             Self::Flooded => "the peer floods the connection",
             Self::Stuck => "the peer does not read",
+            Self::Cut => "the suite's client has gone",
         })
     }
 }
@@ -150,15 +157,8 @@ impl Drop for Channel {
 }
 
 impl Channel {
-    pub(super) fn start(
-        stream: Stream,
-        name: String,
-        id: ChannelId,
-        headers: HeaderKind,
-        reply: Reply,
-        patience: Duration,
-        watched: Watched,
-    ) -> Self {
+    pub(super) fn start(link: RawLink, id: ChannelId, headers: HeaderKind, reply: Reply, watched: Watched) -> Self {
+        let RawLink { stream, name, patience, wire, .. } = link;
         let trace = watched.trace().clone();
         let (commands, received_commands) = mpsc::unbounded_channel();
         let (sent_events, events) = mpsc::unbounded_channel();
@@ -175,6 +175,7 @@ impl Channel {
             unacknowledged: 0,
             quiet: false,
             byte_by_byte: false,
+            wire,
         };
         let pump = tokio::spawn(pump.run(stream, received_commands));
         Self {
@@ -394,6 +395,7 @@ struct Pump {
     /// Whether the last message was sent.
     quiet: bool,
     byte_by_byte: bool,
+    wire: Option<Wire>,
 }
 
 impl Pump {
@@ -402,8 +404,10 @@ impl Pump {
         let mut deframer = Deframer::new(self.headers).with_limit(MAX_BODY);
         let mut buffer = vec![0; 64 << 10];
         let (mut messages, mut kept) = (0, 0);
+        let wire = self.wire.clone();
         let closed = 'connection: loop {
             tokio::select! {
+                () = gone(wire.as_ref()) => break Closed::Cut,
                 command = commands.recv() => match command {
                     Some(Command::Send { mut bytes, last }) => {
                         self.quiet |= last;
@@ -414,7 +418,7 @@ impl Pump {
                     Some(Command::SendBytes(bytes)) => {
                         self.quiet = true;
                         self.watched = None;
-                        if let Err(closed) = self.write_bytes(&mut writer, &bytes).await {
+                        if let Err(closed) = self.write_bytes(&mut writer, &bytes, Portion::Whole).await {
                             break closed;
                         }
                     }
@@ -544,38 +548,55 @@ impl Pump {
         if let (HeaderKind::Full, Some(serial)) = (self.headers, bytes.first_chunk_mut()) {
             *serial = self.serial.to_le_bytes();
         }
-        if let (Some(watched), Some(Header { serial, id, .. })) =
-            (&self.watched, Header::decode(self.headers, bytes, self.serial))
-        {
-            watched.message(observer::Received {
-                from: Side::Client,
-                serial: (self.headers == HeaderKind::Full).then_some(serial),
-                id,
-                body: bytes.get(self.headers.len()..).unwrap_or_default(),
-            });
+        let header = Header::decode(self.headers, bytes, self.serial);
+        let (id, serial) = header.map_or((0, 0), |header| (header.id, header.serial));
+        let body = bytes.get(self.headers.len()..).unwrap_or_default();
+        let portion = self.wire.as_ref().map_or(Portion::Whole, |wire| {
+            let name = match ClientMessage::decode(self.channel_type, id, body) {
+                Ok(message @ ClientMessage::Unknown { .. }) => format!("message {}", message.id()),
+                Ok(message) => message.c_name().to_owned(),
+                Err(error) => error.to_string(),
+            };
+            wire.portion(&self.name, &name, bytes.len())
+        });
+        // What the server does not get whole is no message.
+        let whole = !matches!(portion, Portion::Last(length) if length < bytes.len());
+        if let (Some(watched), true) = (&self.watched, whole) {
+            let serial = (self.headers == HeaderKind::Full).then_some(serial);
+            watched.message(observer::Received { from: Side::Client, serial, id, body });
         }
         self.serial += 1;
-        self.write_bytes(writer, bytes).await
+        self.write_bytes(writer, bytes, portion).await
     }
 
-    async fn write_bytes(&self, writer: &mut WriteHalf<Stream>, bytes: &[u8]) -> Result<(), Closed> {
+    async fn write_bytes(&self, writer: &mut WriteHalf<Stream>, bytes: &[u8], portion: Portion) -> Result<(), Closed> {
         let write = async {
             if !self.byte_by_byte {
-                writer.write_all(bytes).await?;
-                return writer.flush().await;
+                return link::write(writer, bytes, portion).await;
             }
             for byte in bytes {
-                writer.write_all(&[*byte]).await?;
-                writer.flush().await?;
-                // For the peer to find it alone.
+                link::write(writer, &[*byte], Portion::Whole).await?;
                 sleep(PAUSE).await;
             }
             Ok(())
         };
-        match timeout(self.patience, write).await {
+        let written = timeout(self.patience, write).await;
+        if let (Portion::Last(_), Some(wire)) = (portion, &self.wire) {
+            wire.end();
+            return Err(Closed::Cut);
+        }
+        match written {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(Closed::Reset),
             Err(_) => Err(Closed::Stuck),
         }
+    }
+}
+
+/// Completes when the client of a wire has gone.
+async fn gone(wire: Option<&Wire>) {
+    match wire {
+        Some(wire) => wire.gone().await,
+        None => pending().await,
     }
 }

@@ -10,14 +10,17 @@ use spice_migration::{
     message::ChannelId,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_rustls::TlsConnector;
 use tokio_util::either::Either;
 
-use super::channel::{Channel, Closed};
+use super::{
+    channel::{Channel, Closed, PAUSE},
+    wire::{Portion, Wire},
+};
 use crate::{
     case::Unexpected,
     peer::{
@@ -90,10 +93,12 @@ impl Reply {
 /// A connection in its link stage.
 #[derive(Debug)]
 pub struct RawLink {
-    stream: Stream,
+    pub(super) stream: Stream,
     address: SocketAddr,
-    name: String,
-    patience: Duration,
+    pub(super) name: String,
+    pub(super) patience: Duration,
+    /// Where its bytes are noted, and perhaps cut.
+    pub(super) wire: Option<Wire>,
     trace: Trace,
 }
 
@@ -121,7 +126,7 @@ impl RawLink {
         match opened {
             Ok(stream) => {
                 trace.event(&name, &"connected");
-                Ok(Self { stream, address, name, patience, trace })
+                Ok(Self { stream, address, name, patience, wire: None, trace })
             }
             Err(got) => {
                 trace.event(&name, &format_args!("not connected: {got}"));
@@ -147,7 +152,13 @@ impl RawLink {
     /// When the peer takes them not, or not in time.
     pub async fn send(&mut self, what: &str, bytes: &[u8]) -> Result<(), Unexpected> {
         self.trace.record(&self.name, Direction::Sent, &format_args!("{what}, {} bytes", bytes.len()));
-        match timeout(self.patience, write(&mut self.stream, bytes)).await {
+        let portion = self.wire.as_ref().map_or(Portion::Whole, |wire| wire.portion(&self.name, what, bytes.len()));
+        let sent = timeout(self.patience, write(&mut self.stream, bytes, portion)).await;
+        if let (Portion::Last(_), Some(wire)) = (portion, &self.wire) {
+            wire.end();
+            return Err(self.unexpected(format!("to send {what}"), Closed::Cut.to_string()));
+        }
+        match sent {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(self.unexpected(format!("to send {what}"), error.to_string())),
             Err(_) => Err(self.unexpected(format!("to send {what}"), "a peer that does not read")),
@@ -270,8 +281,7 @@ impl RawLink {
                 server_words: [&reply.common_words, &reply.channel_words],
             },
         );
-        let (channel, reply) = (request.channel, reply.clone());
-        Channel::start(self.stream, self.name, channel, headers, reply, self.patience, watched)
+        Channel::start(self, request.channel, headers, reply.clone(), watched)
     }
 
     /// The same for somebody else's messages: the stream, and which headers they have.
@@ -298,10 +308,22 @@ impl RawLink {
     }
 }
 
-/// Writes all, also what TLS would keep.
-async fn write(stream: &mut Stream, bytes: &[u8]) -> io::Result<()> {
-    stream.write_all(bytes).await?;
-    stream.flush().await
+/// Writes all of a portion, also what TLS would keep.
+pub(super) async fn write(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8], portion: Portion) -> io::Result<()> {
+    let (Portion::Then(first) | Portion::Last(first)) = portion else {
+        stream.write_all(bytes).await?;
+        return stream.flush().await;
+    };
+    stream.write_all(&bytes[..first]).await?;
+    stream.flush().await?;
+    match portion {
+        Portion::Last(_) => stream.shutdown().await,
+        _ => {
+            sleep(PAUSE).await;
+            stream.write_all(&bytes[first..]).await?;
+            stream.flush().await
+        }
+    }
 }
 
 fn on_wire(words: &[u32]) -> Vec<[u8; 4]> {

@@ -3,6 +3,7 @@
 //! - [`RawLink`]: the link stage, step by step, so that a case can do each step wrong;
 //! - [`Channel`]: one linked connection with its messages; it answers pings and acknowledges by itself;
 //! - [`Session`]: a main channel and its children, on one host;
+//! - [`Wire`]: all bytes that a client sends, to be cut somewhere;
 //! - [`Follower`](follower::Follower): the client that no case drives, and that follows the guest by itself.
 
 mod channel;
@@ -10,11 +11,13 @@ mod connection;
 pub mod follower;
 mod link;
 mod session;
+mod wire;
 
 pub use channel::{Channel, Closed, Received};
 pub use link::{LinkRequest, RawLink, Reply};
 pub(crate) use session::DISPLAY_INIT;
 pub use session::Session;
+pub use wire::{Cut, Sent, Wire};
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -60,6 +63,8 @@ pub struct Client {
     pub patience: Duration,
     /// Whether each byte behind the link stage goes in a segment of its own.
     pub byte_by_byte: bool,
+    /// Where its bytes are noted, and perhaps cut.
+    pub wire: Option<Wire>,
     /// How it connects, if not in plaintext.
     pub tls: Option<TlsConnector>,
     /// Where everything is recorded.
@@ -76,6 +81,7 @@ impl Client {
             password: String::new(),
             patience,
             byte_by_byte: false,
+            wire: None,
             tls: None,
             trace,
         }
@@ -121,7 +127,15 @@ impl Client {
             0 => format!("{host}/{}", channel.channel_type),
             id => format!("{host}/{}:{id}", channel.channel_type),
         };
-        RawLink::open(name, address, self.tls.as_ref(), self.patience, self.trace.clone()).await
+        if let Some(wire) = &self.wire
+            && wire.is_gone()
+        {
+            let expected = format!("a connection to {address}");
+            return Err(Unexpected { connection: name, expected, got: Closed::Cut.to_string() });
+        }
+        let mut link = RawLink::open(name, address, self.tls.as_ref(), self.patience, self.trace.clone()).await?;
+        link.wire.clone_from(&self.wire);
+        Ok(link)
     }
 
     /// Links one channel.

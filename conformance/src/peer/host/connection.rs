@@ -77,14 +77,31 @@ pub(super) struct Link {
 
 /// Serves one connection to its end, and holds `alive` until then.
 pub(super) async fn run(stream: TcpStream, with_tls: bool, connection: u64, server: Server, alive: Arc<()>) {
-    serve(stream, with_tls, connection, &server).await;
-    if server.settings.defect == Some(Defect::GoneClientsKept) {
+    let end = serve(stream, with_tls, connection, &server).await;
+    let kept = match server.settings.defect {
+        Some(Defect::GoneClientsKept) => true,
+        Some(Defect::HalfLinkKept) => end == End::WithinLink,
+        Some(Defect::HalfHeaderKept) => end == End::WithinHeader,
+        Some(Defect::HalfBodyKept) => end == End::WithinBody,
+        _ => false,
+    };
+    if kept {
         std::mem::forget(alive);
     }
 }
 
-async fn serve(stream: TcpStream, with_tls: bool, connection: u64, server: &Server) {
-    let Some(mut stream) = secured(stream, with_tls, &server.settings).await else { return };
+/// Where in what a client says a connection has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    WithinLink,
+    BetweenMessages,
+    WithinHeader,
+    WithinBody,
+}
+
+async fn serve(stream: TcpStream, with_tls: bool, connection: u64, server: &Server) -> End {
+    let mut end = End::WithinLink;
+    let Some(mut stream) = secured(stream, with_tls, &server.settings).await else { return end };
     let inputs = &server.inputs;
     let (outbound, mut queue) = mpsc::channel(OUTBOUND_LEN);
     let linked = {
@@ -97,7 +114,14 @@ async fn serve(stream: TcpStream, with_tls: bool, connection: u64, server: &Serv
     if let Ok(Some(link)) = linked {
         let header = link.header;
         if inputs.send(Input::Link(link)).await.is_ok() {
-            exchange(&mut stream, header, connection, &mut queue, server).await;
+            end = match exchange(&mut stream, header, connection, &mut queue, server).await {
+                0 => End::BetweenMessages,
+                pending if pending < header.len() => End::WithinHeader,
+                _ => End::WithinBody,
+            };
+            if end != End::BetweenMessages && server.settings.defect == Some(Defect::EndMissedWithinMessage) {
+                return std::future::pending().await;
+            }
             // The host has ended if nobody takes this. Otherwise the queue ends behind the last answers, which a client that
             // has only closed its own direction still reads.
             let _ = inputs.send(Input::Closed { connection }).await;
@@ -111,6 +135,7 @@ async fn serve(stream: TcpStream, with_tls: bool, connection: u64, server: &Serv
     let _ = stream.shutdown().await;
     let mut discarded = [0; 4096];
     let _ = timeout(LINGER, async { while stream.read(&mut discarded).await.is_ok_and(|length| length > 0) {} }).await;
+    end
 }
 
 /// The stream as clients speak on it; `None` if they do not come to speak TLS where that is due.
@@ -135,14 +160,14 @@ async fn write(stream: &mut Stream, bytes: &[u8]) -> bool {
     matches!(written.await, Ok(Ok(())))
 }
 
-/// Messages both ways, until either side ends the connection.
+/// Messages both ways, until either side ends the connection. Returns how many bytes of an unfinished message there are then.
 async fn exchange(
     stream: &mut Stream,
     header: HeaderKind,
     connection: u64,
     queue: &mut mpsc::Receiver<Vec<u8>>,
     Server { inputs, settings, .. }: &Server,
-) {
+) -> usize {
     let has = |defect| settings.defect == Some(defect);
     let limit = if has(Defect::OversizedBodyAwaited) { u32::MAX } else { MAX_CLIENT_BODY };
     let mut deframer = Deframer::new(header).with_limit(limit);
@@ -153,9 +178,9 @@ async fn exchange(
             // Answers first: a client that does not take them is not listened to either.
             biased;
             bytes = queue.recv() => {
-                let Some(bytes) = bytes else { return };
+                let Some(bytes) = bytes else { return deframer.pending() };
                 if !write(stream, &bytes).await {
-                    return;
+                    return deframer.pending();
                 }
             }
             read = stream.read(&mut buffer) => {
@@ -163,14 +188,17 @@ async fn exchange(
                     if deframer.pending() > 0 && has(Defect::DiesOfHalfMessages) {
                         let _ = inputs.send(Input::Killed("half a message")).await;
                     }
-                    return;
+                    return deframer.pending();
                 };
                 deframer.push(&buffer[..length]);
                 loop {
-                    let Ok(frame) = deframer.next_frame() else { return };
+                    let Ok(frame) = deframer.next_frame() else { return deframer.pending() };
                     let Some(frame) = frame else {
-                        if (1..header.len()).contains(&deframer.pending()) && has(Defect::HeaderInOneSegment) {
-                            return;
+                        let pending = deframer.pending();
+                        if (1..header.len()).contains(&pending) && has(Defect::HeaderInOneSegment)
+                            || pending >= header.len() && has(Defect::BodyInOneSegment)
+                        {
+                            return pending;
                         }
                         break;
                     };
@@ -188,7 +216,7 @@ async fn exchange(
                     }
                     let message = Input::Message { connection, id: frame.header.id, body: frame.body.to_vec() };
                     if inputs.send(message).await.is_err() {
-                        return;
+                        return deframer.pending();
                     }
                 }
             }

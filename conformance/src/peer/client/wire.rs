@@ -1,0 +1,133 @@
+//! The bytes that a client sends, all connections together: which message each of them belongs to, and where they are cut.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio_util::sync::CancellationToken;
+
+/// Where the bytes of a client are cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// The client is gone behind this many bytes of the connection with this name in the trace, and all its connections with it.
+    End {
+        /// Such as `source/main`.
+        connection: String,
+        /// How many of its bytes are sent.
+        after: usize,
+    },
+    /// Every message, and every part of the link stage, that is longer than this goes in two segments, of which the first is so long.
+    Split {
+        /// How many bytes the first segments have.
+        after: usize,
+    },
+}
+
+/// A message, or a part of the link stage, that was sent, or would have been had the client not gone within it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// What it was.
+    pub name: String,
+    /// How many bytes the connection had sent before it.
+    pub start: usize,
+    /// And with it.
+    pub end: usize,
+}
+
+/// A shared handle on what one client sends.
+#[derive(Clone, Debug)]
+pub struct Wire {
+    cut: Option<Cut>,
+    gone: CancellationToken,
+    sent: Arc<Mutex<BTreeMap<String, Vec<Sent>>>>,
+}
+
+/// How some bytes are to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Portion {
+    /// All at once.
+    Whole,
+    /// So many of them, and after a pause the others.
+    Then(usize),
+    /// So many of them, and nothing any more.
+    Last(usize),
+}
+
+impl Wire {
+    /// Nothing was sent on it.
+    #[must_use]
+    pub fn new(cut: Option<Cut>) -> Self {
+        Self { cut, gone: CancellationToken::new(), sent: Arc::default() }
+    }
+
+    /// Whether the client has gone.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.gone.is_cancelled()
+    }
+
+    /// What was sent so far on each connection.
+    #[must_use]
+    pub fn sent(&self) -> BTreeMap<String, Vec<Sent>> {
+        self.lock().clone()
+    }
+
+    /// Completes when the client has gone.
+    pub(super) async fn gone(&self) {
+        self.gone.cancelled().await;
+    }
+
+    /// The last bytes are sent.
+    pub(super) fn end(&self) {
+        self.gone.cancel();
+    }
+
+    /// Takes note of what is about to be sent, and tells how.
+    pub(super) fn portion(&self, connection: &str, name: &str, length: usize) -> Portion {
+        let mut all = self.lock();
+        let sent = all.entry(connection.to_owned()).or_default();
+        let start = sent.last().map_or(0, |last| last.end);
+        sent.push(Sent { name: name.to_owned(), start, end: start + length });
+        match &self.cut {
+            Some(Cut::End { connection: cut, after }) if cut == connection => match after.checked_sub(start) {
+                Some(first) if (1..=length).contains(&first) => Portion::Last(first),
+                _ => Portion::Whole,
+            },
+            Some(Cut::Split { after }) if *after < length => Portion::Then(*after),
+            _ => Portion::Whole,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Vec<Sent>>> {
+        // A panic elsewhere leaves the lists whole: they only ever grow.
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cut_lies_behind_its_byte_of_its_connection() {
+        let portions = |after| {
+            let wire = Wire::new(Some(Cut::End { connection: "source/main".to_owned(), after }));
+            let portions = ["source/main", "source/main", "source/inputs"].map(|name| wire.portion(name, "message", 4));
+            assert_eq!(wire.sent()["source/main"].iter().map(|sent| sent.end).collect::<Vec<_>>(), [4, 8]);
+            portions
+        };
+        assert_eq!(portions(3), [Portion::Last(3), Portion::Whole, Portion::Whole]);
+        assert_eq!(portions(4), [Portion::Last(4), Portion::Whole, Portion::Whole]);
+        assert_eq!(portions(5), [Portion::Whole, Portion::Last(1), Portion::Whole]);
+        assert_eq!(portions(9), [Portion::Whole, Portion::Whole, Portion::Whole]);
+    }
+
+    #[test]
+    fn a_split_takes_nothing_away_and_needs_two_parts() {
+        let wire = Wire::new(Some(Cut::Split { after: 2 }));
+        assert_eq!(wire.portion("source/main", "message", 4), Portion::Then(2));
+        assert_eq!(wire.portion("source/main", "message", 3), Portion::Then(2));
+        assert_eq!(wire.portion("source/inputs", "message", 2), Portion::Whole);
+    }
+}
