@@ -32,6 +32,10 @@ const LEAK_PATIENCE: Duration = Duration::from_secs(2);
 /// How many cases that do little but wait are run for each that works.
 pub const WAITING_PER_JOB: usize = 4;
 
+/// How many of the last entries of a case's trace are kept when it has ended: a run has hundreds of cases, and a trace can be as long as
+/// [`MAX_ENTRIES`](crate::trace::MAX_ENTRIES).
+const KEPT_OF_TRACE: usize = 200;
+
 /// How many of the last lines that a dead host printed are part of the reason.
 const PRINTED_LINES: usize = 5;
 
@@ -197,8 +201,10 @@ pub struct CaseResult {
     pub migrations: Vec<Migration>,
     /// How long it took, without the look at the hosts afterwards.
     pub duration: Duration,
-    /// What happened during it.
+    /// The last of what happened during it.
     pub trace: Vec<Entry>,
+    /// How many entries there were before.
+    pub trace_before: usize,
     /// What its servers were seen to violate, whatever it is about.
     pub findings: Vec<Finding>,
 }
@@ -318,6 +324,7 @@ impl CaseResult {
             migrations: Vec::new(),
             duration: Duration::ZERO,
             trace: Vec::new(),
+            trace_before: 0,
             findings: Vec::new(),
         }
     }
@@ -356,6 +363,8 @@ async fn run_case(
     result.duration = began.elapsed();
     // Before the hosts are asked how they are: that is not what a reader of the trace looks for.
     result.trace = context.trace.entries();
+    result.trace_before = result.trace.len().saturating_sub(KEPT_OF_TRACE);
+    result.trace = result.trace.split_off(result.trace_before);
     result.findings = context.trace.findings();
     result.liveness = context.liveness().await;
     if result.liveness.iter().all(|(_, liveness)| *liveness == Liveness::Alive) {
@@ -386,6 +395,10 @@ mod tests {
         let run = match id {
             "passes" => crate::case::run(|_| Box::pin(ready(Ok(())))),
             "fails" => crate::case::run(|_| Box::pin(ready(Err(Stop::Inconclusive("no reply".to_owned()))))),
+            "talks" => crate::case::run(|context| {
+                (0..1000).for_each(|number| context.trace.event("source", &number));
+                Box::pin(ready(Ok(())))
+            }),
             "panics" => crate::case::run(|_| Box::pin(async { panic!("a bug") })),
             _ => crate::case::run(|_| Box::pin(pending())),
         };
@@ -415,6 +428,15 @@ mod tests {
         let run = plan(&["panics", "passes"], false).run(pending(), |_| {}).await;
         assert_eq!(outcomes(&run), [("panics", Outcome::Inconclusive, true), ("passes", Outcome::Pass, false)]);
         assert!(run.results[0].reason().is_some_and(|reason| reason.ends_with("panicked: a bug")));
+    }
+
+    #[tokio::test]
+    async fn of_a_long_trace_the_end_is_kept() {
+        let run = plan(&["talks"], false).run(pending(), |_| {}).await;
+        let CaseResult { trace, trace_before, .. } = &run.results[0];
+        assert_eq!((trace.len(), trace.len() + trace_before), (KEPT_OF_TRACE, 1000));
+        assert_eq!(trace.last().map(|entry| entry.text.as_str()), Some("999"));
+        assert_eq!(trace.capacity(), trace.len(), "nothing else is held");
     }
 
     #[tokio::test]

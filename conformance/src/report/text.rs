@@ -229,13 +229,14 @@ fn details(result: &CaseResult, colours: bool) -> String {
     }
     let _ = writeln!(text, "  read more    spice-conformance explain {}", result.case.id);
 
-    let hidden = result.trace.len().saturating_sub(TRACE_LINES);
+    let shown = &result.trace[result.trace.len().saturating_sub(TRACE_LINES)..];
+    let hidden = result.trace_before + result.trace.len() - shown.len();
     match (result.trace.len(), hidden) {
         (0, _) => {}
         (_, 0) => text.push_str("  trace\n"),
         _ => text += &format!("  trace, without its first {}\n", counted(hidden, "line")),
     }
-    for entry in &result.trace[hidden..] {
+    for entry in shown {
         let _ = writeln!(text, "    {entry}");
     }
     text

@@ -4,6 +4,10 @@ use std::{
     collections::VecDeque,
     fmt,
     future::pending,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -41,6 +45,32 @@ const MAX_BODY: u32 = 16 << 20;
 /// flooding: no case comes near. Together with [`MAX_BODY`] this bounds the memory per connection.
 const MAX_MESSAGES: usize = 50_000;
 const MAX_KEPT: usize = 16 << 20;
+
+/// Bytes that all connections of the process may hold together, in messages that are kept or not yet whole. Where a server has dozens of
+/// channels, the bounds for each of them do not help.
+const MAX_HELD: usize = 64 << 20;
+
+static HELD: AtomicUsize = AtomicUsize::new(0);
+
+/// What one connection holds of [`HELD`], until neither its task nor its messages are there any more.
+#[derive(Debug, Default)]
+struct Held(AtomicUsize);
+
+impl Held {
+    /// It holds so much now. Whether that is not too much.
+    fn set(&self, bytes: usize) -> bool {
+        let before = self.0.swap(bytes, Ordering::Relaxed);
+        let all = HELD.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        HELD.fetch_sub(before, Ordering::Relaxed);
+        all - before <= MAX_HELD
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
 
 /// Bytes that a PING's body is cut to: its ballast is of no interest.
 const KEPT_OF_PING: usize = 12;
@@ -148,6 +178,7 @@ pub struct Channel {
     patience: Duration,
     trace: Trace,
     pump: JoinHandle<()>,
+    _held: Arc<Held>,
 }
 
 impl Drop for Channel {
@@ -162,8 +193,10 @@ impl Channel {
         let trace = watched.trace().clone();
         let (commands, received_commands) = mpsc::unbounded_channel();
         let (sent_events, events) = mpsc::unbounded_channel();
+        let held = Arc::new(Held::default());
         let pump = Pump {
             name: name.clone(),
+            held: held.clone(),
             channel_type: id.channel_type,
             headers,
             trace: trace.clone(),
@@ -191,6 +224,7 @@ impl Channel {
             patience,
             trace,
             pump,
+            _held: held,
         }
     }
 
@@ -380,6 +414,7 @@ impl Channel {
 /// The task behind a channel: it alone reads and writes.
 struct Pump {
     name: String,
+    held: Arc<Held>,
     channel_type: ChannelType,
     headers: HeaderKind,
     trace: Trace,
@@ -468,6 +503,9 @@ impl Pump {
                             break 'connection Closed::Flooded;
                         }
                         let _ = self.events.send(Event::Message(received));
+                    }
+                    if !self.held.set(kept + deframer.pending()) {
+                        break Closed::Flooded;
                     }
                     for mut answer in answers {
                         if let Err(closed) = self.write(&mut writer, &mut answer).await {

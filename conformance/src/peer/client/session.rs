@@ -16,6 +16,9 @@ use crate::case::Unexpected;
 /// What a display channel's client sends first, `SPICE_MSGC_DISPLAY_INIT`: cache 1 of 20 MiB, dictionary 1 of 8 MiB.
 pub(crate) const DISPLAY_INIT: (u16, &[u8]) = (101, b"\x01\0\0\x40\x01\0\0\0\0\x01\0\0\x80\0");
 
+/// Most channels that are linked for one session. Guests have some ten; each costs a connection.
+const MAX_CHANNELS: usize = 64;
+
 /// A session, or what of it is there.
 #[derive(Debug)]
 pub struct Session {
@@ -34,16 +37,23 @@ impl Session {
     /// channel was processed.
     ///
     /// # Errors
-    /// When no answer comes.
+    /// When no answer comes, or one that no client would follow.
     pub async fn list_channels(&mut self) -> Result<(), Unexpected> {
         self.main.send(ClientMessage::AttachChannels);
-        self.offered = self
+        let (offered, length) = self
             .main
             .until("CHANNELS_LIST", |message| match message {
-                ServerMessage::ChannelsList(server::ChannelsList { channels }) => Some(channels.iter().collect()),
+                ServerMessage::ChannelsList(server::ChannelsList { channels }) => {
+                    Some((channels.iter().take(MAX_CHANNELS).collect(), channels.iter().count()))
+                }
                 _ => None,
             })
             .await?;
+        if length > MAX_CHANNELS {
+            let expected = format!("a CHANNELS_LIST of at most {MAX_CHANNELS} channels");
+            return Err(self.main.unexpected(expected, format!("one of {length}")));
+        }
+        self.offered = offered;
         Ok(())
     }
 
