@@ -318,7 +318,11 @@ impl Context {
         mut source: Session,
         to: Place,
     ) -> Result<Prepared, Stop> {
-        until!(source.main, MigrateBegin).await?;
+        self.is_sent_to(to, &mut source, "MIGRATE_BEGIN", |message| match message {
+            ServerMessage::MigrateBegin(begin) => Some((told_destination(&begin.destination), ())),
+            _ => None,
+        })
+        .await?;
         let address = self.address(to);
         let mut target = client.connect_migrating(to.name(), address, &source).await?;
         client.connect_children(to.name(), address, &mut target).await?;
@@ -326,6 +330,22 @@ impl Context {
         // The answer shows that the source has processed the message before.
         source.list_channels().await?;
         Ok(Prepared { source, target })
+    }
+
+    /// Waits for an announcement, which has to name this host: there a client would go.
+    async fn is_sent_to<T>(
+        &mut self,
+        to: Place,
+        source: &mut Session,
+        awaited: &str,
+        pick: impl Fn(&ServerMessage<'_>) -> Option<(Destination, T)>,
+    ) -> Result<T, Unexpected> {
+        let given = self.given_destination(to);
+        let (told, carried) = source.main.until(awaited, pick).await?;
+        if told != given {
+            return Err(source.main.unexpected(format!("{awaited} to {given:?}"), format!("one to {told:?}")));
+        }
+        Ok(carried)
     }
 
     /// The same for a seamless migration: the target has also agreed to it.
@@ -348,7 +368,14 @@ impl Context {
     /// # Errors
     /// When a step does not go as it should.
     pub async fn follow_seamless(&mut self, client: &Client, mut source: Session, to: Place) -> Result<Prepared, Stop> {
-        let src_version = source.main.until("MIGRATE_BEGIN_SEAMLESS", seamless_version).await?;
+        let src_version = self
+            .is_sent_to(to, &mut source, "MIGRATE_BEGIN_SEAMLESS", |message| match message {
+                ServerMessage::MigrateBeginSeamless(begin) => {
+                    Some((told_destination(&begin.destination), begin.src_mig_version))
+                }
+                _ => None,
+            })
+            .await?;
         let address = self.address(to);
         let mut target = client.connect_migrating(to.name(), address, &source).await?;
         target.main.send(ClientMessage::MigrateDstDoSeamless(client::MigrateDstDoSeamless { src_version }));

@@ -48,6 +48,11 @@ cases! {
         sends "a whole semi-seamless migration; the client closes its connections to the source"
         expects "the host's event that the client's migration is complete (QEMU: SPICE_MIGRATE_COMPLETED)"
         => completion_told;
+    "semi-seamless/source/completed-once" ["S9.5"] Must
+        "The host is told once that the client has left the source"
+        sends "a whole semi-seamless migration; the client closes its connections to the source; the host is asked for its status"
+        expects "the host's event that the client's migration is complete, once"
+        => completion_told_once;
     "semi-seamless/source/client-stays" ["S9.1"] Must waits
         "A client that does not leave is dropped within the time limit"
         sends "MIGRATE_CONNECTED; the VM is migrated; the client does not leave the source"
@@ -196,6 +201,23 @@ async fn completion_told(context: &mut Context) -> Verdict {
     context.host(Place::Source).wait_for(HostEvent::ClientMigrationCompleted, patience).await.or_fail("S9.2")?;
     target.close().await;
     Ok(())
+}
+
+async fn completion_told_once(context: &mut Context) -> Verdict {
+    let Prepared { mut source, target: _target } = prepared(context).await?;
+    context.migrate(Place::Source, Place::Target).await?;
+    until!(source.main, MigrateEnd).await?;
+    if context.host(Place::Source).seen(HostEvent::ClientMigrationCompleted) {
+        return Err(Stop::Inconclusive("the event came before the client had left".to_owned()));
+    }
+    source.close().await;
+    let patience = context.patience();
+    let host = context.host(Place::Source);
+    host.wait_for(HostEvent::ClientMigrationCompleted, patience).await?;
+    // The host's answer comes behind the events that it had to tell of.
+    host.liveness(patience).await;
+    let times = host.count(HostEvent::ClientMigrationCompleted);
+    check(times == 1, "S9.5", Place::Source.name(), "the event once", format_args!("{times} of it"))
 }
 
 async fn newcomer_does_not_hold_up(context: &mut Context) -> Verdict {

@@ -169,6 +169,10 @@ defects! {
     CompletionUntold "completion-untold" "S9.2";
     /// When another client takes the place of one that was to leave, the host is not told that it has left.
     NewcomerHoldsCompletion "newcomer-holds-completion" "S9.4";
+    /// The host is told twice that the migrated client has left.
+    CompletedTwice "completed-twice" "S9.5";
+    /// A second announcement names the first destination.
+    FirstDestinationKept "first-destination-kept" "S10.1";
     /// A client that has not answered is not told of a second destination.
     SecondBeginWithheld "second-begin-withheld" "S10.3";
     /// A second destination is announced without CANCEL for the first.

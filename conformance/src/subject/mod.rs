@@ -218,10 +218,16 @@ impl Host {
         on_host!(self, host => host.wait_for(event, deadline).await)
     }
 
+    /// How often an event has come, without waiting.
+    #[must_use]
+    pub fn count(&self, event: HostEvent) -> usize {
+        on_host!(self, host => host.count(event))
+    }
+
     /// Whether an event has come, without waiting.
     #[must_use]
     pub fn seen(&self, event: HostEvent) -> bool {
-        on_host!(self, host => host.seen(event))
+        self.count(event) > 0
     }
 
     /// Whether the host lives and its control answers.

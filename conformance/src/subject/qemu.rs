@@ -401,10 +401,10 @@ impl QemuHost {
         Ok(at)
     }
 
-    /// Whether the event came so far, delivered or not.
+    /// How often the event came so far, delivered or not.
     #[must_use]
-    pub fn seen(&self, event: HostEvent) -> bool {
-        self.events.borrow().iter().any(|(seen, _)| *seen == event)
+    pub fn count(&self, event: HostEvent) -> usize {
+        self.events.borrow().iter().filter(|(seen, _)| *seen == event).count()
     }
 
     /// Whether the process lives and its control socket answers.

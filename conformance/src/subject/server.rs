@@ -77,8 +77,8 @@ impl StandingHost {
 
     /// Nothing tells what its host does.
     #[must_use]
-    pub fn seen(&self, _: HostEvent) -> bool {
-        false
+    pub fn count(&self, _: HostEvent) -> usize {
+        0
     }
 
     pub(super) async fn migrate_info(&self, _: &Destination) -> Result<(), ControlError> {

@@ -284,10 +284,10 @@ impl EmbeddedHost {
         Err(ControlError { party: self.name.clone(), command: "wait for an event", reason })
     }
 
-    /// Whether an event has been reported, delivered or not.
+    /// How often an event has been reported, delivered or not.
     #[must_use]
-    pub fn seen(&self, event: HostEvent) -> bool {
-        self.events.borrow().iter().any(|(reported, _)| *reported == event)
+    pub fn count(&self, event: HostEvent) -> usize {
+        self.events.borrow().iter().filter(|(reported, _)| *reported == event).count()
     }
 
     /// Whether the host's task answers. One that has given up, because its guest does not come, has exited with 1, as QEMU does.

@@ -299,7 +299,10 @@ impl Task {
             }
             Command::Announce(destination) => {
                 on_wire(&destination, 0).ok_or("the destination has no form on the wire")?;
-                let before = self.destination.replace(destination);
+                let before = self.destination.clone();
+                if before.is_none() || !self.has(Defect::FirstDestinationKept) {
+                    self.destination = Some(destination);
+                }
                 self.answered = false;
                 self.tell_source_host(source_host::Input::Migrate).inspect_err(|_| self.destination = before)
             }
@@ -419,6 +422,9 @@ impl Task {
                 let untold = self.ends_alone && self.has(Defect::CompletionUntoldWithoutClient);
                 if !untold && !self.has(Defect::CompletionUntold) && !self.has(Defect::CompletedEarly) {
                     self.report(HostEvent::ClientMigrationCompleted);
+                    if self.has(Defect::CompletedTwice) {
+                        self.report(HostEvent::ClientMigrationCompleted);
+                    }
                 }
             }
         }
