@@ -95,7 +95,7 @@ impl Life {
             session.close().await;
             return Ok(());
         }
-        *course = Course { guest: GuestMove::Due, before: lengths(wire) };
+        *course = Course { guest: GuestMove::Due, before: wire.sent() };
         let mut prepared = match self {
             Self::Seamless => context.prepare_seamless(&client, session, from, to).await?,
             _ => context.prepare_semi_seamless(&client, session, from, to).await?,
@@ -120,8 +120,7 @@ impl Life {
         self.live(context, &wire, &mut course).await?;
         let mut sent = wire.sent();
         for (connection, sent) in &mut sent {
-            let before = course.before.get(connection).copied().unwrap_or(0);
-            sent.retain(|sent| sent.start >= before);
+            sent.drain(..course.before.get(connection).map_or(0, Vec::len));
         }
         Ok(sent)
     }
@@ -131,19 +130,14 @@ impl Life {
 #[derive(Clone, Debug)]
 struct Course {
     guest: GuestMove,
-    /// How many bytes each connection had sent when the announcement was made.
-    before: BTreeMap<String, usize>,
+    /// What each connection had sent when the announcement was made.
+    before: BTreeMap<String, Vec<Sent>>,
 }
 
 impl Default for Course {
     fn default() -> Self {
         Self { guest: GuestMove::No, before: BTreeMap::new() }
     }
-}
-
-fn lengths(wire: &Wire) -> BTreeMap<String, usize> {
-    let end = |sent: &[Sent]| sent.last().map_or(0, |last| last.end);
-    wire.sent().into_iter().map(|(connection, sent)| (connection, end(&sent))).collect()
 }
 
 /// Sends something on inputs, which is silent otherwise.
@@ -153,37 +147,33 @@ fn press_key(session: &mut Session) -> Result<(), Unexpected> {
     Ok(())
 }
 
-/// Lives a life with each of these cuts: where hosts cost next to nothing, many at once, each with its own; the first that goes wrong is
-/// that of the case.
+/// Lives a life with each of these cuts: where hosts cost next to nothing, many at once, each with its own. The first that goes wrong
+/// is that of the case.
 async fn try_each(context: &mut Context, life: Life, cuts: &[Cut]) -> Verdict {
     if !context.subject.starts_quickly() {
-        let mut leaked = Ok(());
         for cut in cuts {
             // A session alone leaves its host as it was.
             if life != Life::Session {
                 context.renew().await;
                 life.start(context).await?;
             }
-            try_one(context, life, cut, &mut leaked).await?;
+            try_one(context, life, cut).await?;
         }
-        return leaked;
+        return Ok(());
     }
     for some in cuts.chunks(AT_ONCE) {
         let mut own = Vec::new();
         for cut in some {
             let one = Context::new(context.subject.clone());
-            own.push((
-                one.map_err(|error| Stop::Inconclusive(format!("cannot make a temporary folder: {error}")))?,
-                cut,
-            ));
+            let one = one.map_err(|error| Stop::Inconclusive(format!("cannot make a temporary folder: {error}")))?;
+            own.push((one, cut));
         }
         let tried = own.into_iter().map(async |(mut own, cut)| {
-            let mut leaked = Ok(());
             let tried = match life.start(&mut own).await {
-                Ok(()) => try_one(&mut own, life, cut, &mut leaked).await,
+                Ok(()) => try_one(&mut own, life, cut).await,
                 Err(error) => Err(error.into()),
             };
-            (own, tried.and(leaked))
+            (own, tried)
         });
         for (own, verdict) in join_all(tried).await {
             if verdict.is_err() {
@@ -197,12 +187,31 @@ async fn try_each(context: &mut Context, life: Life, cuts: &[Cut]) -> Verdict {
     Ok(())
 }
 
-/// The same with one cut and with hosts that have been started. To see that a connection is kept takes time, so that is only looked for
-/// until it has `leaked` once.
-async fn try_one(context: &mut Context, life: Life, cut: &Cut, leaked: &mut Verdict) -> Verdict {
+/// The same with one cut, and with hosts that have been started.
+async fn try_one(context: &mut Context, life: Life, cut: &Cut) -> Verdict {
+    let wire = Wire::new(Some(cut.clone()));
+    let tried = match cut {
+        Cut::End { .. } => gone(context, life, &wire).await,
+        Cut::Split { .. } => life.live(context, &wire, &mut Course::default()).await.or_fail("M5.8"),
+    };
+    tried.map_err(|stop| told(stop, &place(cut, &wire)))
+}
+
+/// Where a cut was.
+fn place(cut: &Cut, wire: &Wire) -> String {
     match cut {
-        Cut::End { connection, after } => gone_behind(context, life, connection, *after, leaked).await,
-        Cut::Split { after } => live_split(context, life, *after).await,
+        Cut::Split { after } => format!("every message was cut behind byte {after}"),
+        Cut::End { connection, answers, after } => {
+            let mut sent = wire.sent().remove(connection).unwrap_or_default();
+            sent.retain(|sent| sent.is_answer == *answers && (sent.start + 1..=sent.end).contains(after));
+            match sent.pop() {
+                Some(Sent { name, start, end, .. }) => {
+                    let (byte, length) = (after - start, end - start);
+                    format!("the client was gone behind byte {byte} of {length} of {name} on {connection}")
+                }
+                None => format!("the client was to be gone behind byte {after} on {connection}"),
+            }
+        }
     }
 }
 
@@ -224,7 +233,7 @@ fn end_case(life: Life, connection: &'static str) -> Case {
         level: Level::Must,
         sent: format!(
             "{description}, time and again; each time the client is gone one byte later on {connection}. Where hosts are costly, \
-             it is gone at the end of each message, a byte before, and a byte behind"
+             it is gone behind the first byte of each message, before the last, and behind it"
         )
         .into(),
         expected: "the hosts live, and are told; no connection is kept, and a new client is served".into(),
@@ -240,55 +249,37 @@ async fn gone_at_each(context: &mut Context, life: Life, connection: &'static st
         // Before DO_SEAMLESS the target knows nothing of it: up to there it is as in the semi-seamless life.
         sent.drain(..LINK_PARTS.min(sent.len()));
     }
-    let mut cuts: Vec<usize> = match context.subject.starts_quickly() {
-        true => sent.iter().flat_map(|sent| sent.start + 1..=sent.end).collect(),
-        false => sent.iter().flat_map(|sent| [sent.start + 1, sent.end - 1, sent.end]).collect(),
-    };
-    cuts.dedup();
-    let cuts: Vec<_> = cuts.into_iter().map(|after| Cut::End { connection: connection.to_owned(), after }).collect();
+    let quick = context.subject.starts_quickly();
+    let mut cuts = Vec::new();
+    // When a server asks decides in which situation the answer is cut. That may be any, where it can be tried again and again.
+    for Sent { is_answer, start, end, .. } in sent.into_iter().filter(|sent| quick || !sent.is_answer) {
+        let bytes = if quick { (start + 1..=end).collect() } else { vec![start + 1, end - 1, end] };
+        cuts.extend(bytes.into_iter().map(|after| Cut::End {
+            connection: connection.to_owned(),
+            answers: is_answer,
+            after,
+        }));
+    }
     try_each(context, life, &cuts).await
 }
 
-async fn gone_behind(
-    context: &mut Context,
-    life: Life,
-    connection: &str,
-    after: usize,
-    leaked: &mut Verdict,
-) -> Verdict {
-    let wire = Wire::new(Some(Cut::End { connection: connection.to_owned(), after }));
+async fn gone(context: &mut Context, life: Life, wire: &Wire) -> Verdict {
     let mut course = Course::default();
-    let lived = life.live(context, &wire, &mut course).await;
-    let place = || {
-        let sent = wire.sent().remove(connection).unwrap_or_default();
-        match sent.iter().find(|sent| (sent.start + 1..=sent.end).contains(&after)) {
-            Some(Sent { name, start, end }) => {
-                let (byte, length) = (after - start, end - start);
-                format!("the client was gone behind byte {byte} of {length} of {name} on {connection}")
-            }
-            None => format!("the client was to be gone behind byte {after} on {connection}"),
-        }
-    };
-    match lived {
+    match life.live(context, wire, &mut course).await {
         // Some of its messages come as often as the server wants them: then it has lived to the end.
         Ok(()) => {}
         Err(Stop::Blocked(_)) if wire.is_gone() => {}
-        Err(stop) => return Err(told(stop, &place())),
+        Err(stop) => return Err(stop),
     }
-    let judged = async {
-        hosts_are_told(context, course.guest).await?;
-        if leaked.is_ok() {
-            *leaked = no_leaks(context).await.map_err(|stop| told(stop, &place()));
-        }
-        let (place, requirement) = match course.guest {
-            GuestMove::No => (Place::Source, "S12"),
-            _ => (Place::Target, "T13"),
-        };
-        let client = context.client();
-        context.connect_main(&client, place).await.or_fail(requirement)?.close().await;
-        all_live(context).await
+    hosts_are_told(context, course.guest).await?;
+    no_leaks(context).await?;
+    let (place, requirement) = match course.guest {
+        GuestMove::No => (Place::Source, "S12"),
+        _ => (Place::Target, "T13"),
     };
-    judged.await.map_err(|stop| told(stop, &place()))
+    let client = context.client();
+    context.connect_main(&client, place).await.or_fail(requirement)?.close().await;
+    all_live(context).await
 }
 
 async fn all_live(context: &mut Context) -> Verdict {
@@ -346,12 +337,6 @@ async fn split_at_each(context: &mut Context, life: Life) -> Verdict {
     cuts.dedup();
     let cuts: Vec<_> = cuts.into_iter().map(|after| Cut::Split { after }).collect();
     try_each(context, life, &cuts).await
-}
-
-async fn live_split(context: &mut Context, life: Life, after: usize) -> Verdict {
-    let wire = Wire::new(Some(Cut::Split { after }));
-    let lived = life.live(context, &wire, &mut Course::default()).await.or_fail("M5.8");
-    lived.map_err(|stop| told(stop, &format!("every message was cut behind byte {after}")))
 }
 
 fn bytes_case(seamless: bool) -> Case {

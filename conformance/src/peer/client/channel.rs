@@ -446,7 +446,7 @@ impl Pump {
                 command = commands.recv() => match command {
                     Some(Command::Send { mut bytes, last }) => {
                         self.quiet |= last;
-                        if let Err(closed) = self.write(&mut writer, &mut bytes).await {
+                        if let Err(closed) = self.write(&mut writer, &mut bytes, false).await {
                             break closed;
                         }
                     }
@@ -508,7 +508,7 @@ impl Pump {
                         break Closed::Flooded;
                     }
                     for mut answer in answers {
-                        if let Err(closed) = self.write(&mut writer, &mut answer).await {
+                        if let Err(closed) = self.write(&mut writer, &mut answer, true).await {
                             break 'connection closed;
                         }
                     }
@@ -582,7 +582,7 @@ impl Pump {
     }
 
     /// Writes one message, numbered if its header has a serial.
-    async fn write(&mut self, writer: &mut WriteHalf<Stream>, bytes: &mut [u8]) -> Result<(), Closed> {
+    async fn write(&mut self, writer: &mut WriteHalf<Stream>, bytes: &mut [u8], is_answer: bool) -> Result<(), Closed> {
         if let (HeaderKind::Full, Some(serial)) = (self.headers, bytes.first_chunk_mut()) {
             *serial = self.serial.to_le_bytes();
         }
@@ -595,7 +595,7 @@ impl Pump {
                 Ok(message) => message.c_name().to_owned(),
                 Err(error) => error.to_string(),
             };
-            wire.portion(&self.name, &name, bytes.len())
+            wire.portion(&self.name, &name, is_answer, bytes.len())
         });
         // What the server does not get whole is no message.
         let whole = !matches!(portion, Portion::Last(length) if length < bytes.len());

@@ -152,7 +152,8 @@ impl RawLink {
     /// When the peer takes them not, or not in time.
     pub async fn send(&mut self, what: &str, bytes: &[u8]) -> Result<(), Unexpected> {
         self.trace.record(&self.name, Direction::Sent, &format_args!("{what}, {} bytes", bytes.len()));
-        let portion = self.wire.as_ref().map_or(Portion::Whole, |wire| wire.portion(&self.name, what, bytes.len()));
+        let portion =
+            self.wire.as_ref().map_or(Portion::Whole, |wire| wire.portion(&self.name, what, false, bytes.len()));
         let sent = timeout(self.patience, write(&mut self.stream, bytes, portion)).await;
         if let (Portion::Last(_), Some(wire)) = (portion, &self.wire) {
             wire.end();

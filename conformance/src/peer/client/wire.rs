@@ -14,7 +14,9 @@ pub enum Cut {
     End {
         /// Such as `source/main`.
         connection: String,
-        /// How many of its bytes are sent.
+        /// Whether the bytes of its answers are counted, and no others, or all but those: when a server asks is not for the client to say.
+        answers: bool,
+        /// How many of these bytes are sent.
         after: usize,
     },
     /// Every message, and every part of the link stage, that is longer than this goes in two segments, of which the first is so long.
@@ -29,7 +31,9 @@ pub enum Cut {
 pub struct Sent {
     /// What it was.
     pub name: String,
-    /// How many bytes the connection had sent before it.
+    /// Whether it only answers a message of the server, and comes when that does.
+    pub is_answer: bool,
+    /// How many bytes of its kind, answers or others, the connection had sent before it.
     pub start: usize,
     /// And with it.
     pub end: usize,
@@ -84,16 +88,19 @@ impl Wire {
     }
 
     /// Takes note of what is about to be sent, and tells how.
-    pub(super) fn portion(&self, connection: &str, name: &str, length: usize) -> Portion {
+    pub(super) fn portion(&self, connection: &str, name: &str, is_answer: bool, length: usize) -> Portion {
         let mut all = self.lock();
         let sent = all.entry(connection.to_owned()).or_default();
-        let start = sent.last().map_or(0, |last| last.end);
-        sent.push(Sent { name: name.to_owned(), start, end: start + length });
+        let last = sent.iter().rfind(|sent| sent.is_answer == is_answer);
+        let start = last.map_or(0, |last| last.end);
+        sent.push(Sent { name: name.to_owned(), is_answer, start, end: start + length });
         match &self.cut {
-            Some(Cut::End { connection: cut, after }) if cut == connection => match after.checked_sub(start) {
-                Some(first) if (1..=length).contains(&first) => Portion::Last(first),
-                _ => Portion::Whole,
-            },
+            Some(Cut::End { connection: cut, answers, after }) if cut == connection && *answers == is_answer => {
+                match after.checked_sub(start) {
+                    Some(first) if (1..=length).contains(&first) => Portion::Last(first),
+                    _ => Portion::Whole,
+                }
+            }
             Some(Cut::Split { after }) if *after < length => Portion::Then(*after),
             _ => Portion::Whole,
         }
@@ -110,24 +117,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_cut_lies_behind_its_byte_of_its_connection() {
+    fn the_cut_lies_behind_its_byte_of_its_kind_on_its_connection() {
         let portions = |after| {
-            let wire = Wire::new(Some(Cut::End { connection: "source/main".to_owned(), after }));
-            let portions = ["source/main", "source/main", "source/inputs"].map(|name| wire.portion(name, "message", 4));
-            assert_eq!(wire.sent()["source/main"].iter().map(|sent| sent.end).collect::<Vec<_>>(), [4, 8]);
+            let connection = "source/main".to_owned();
+            let wire = Wire::new(Some(Cut::End { connection, answers: false, after }));
+            let sent =
+                [("source/inputs", false), ("source/main", false), ("source/main", true), ("source/main", false)];
+            let portions = sent.map(|(connection, is_answer)| wire.portion(connection, "message", is_answer, 4));
+            assert_eq!(wire.sent()["source/main"].iter().map(|sent| sent.end).collect::<Vec<_>>(), [4, 4, 8]);
             portions
         };
-        assert_eq!(portions(3), [Portion::Last(3), Portion::Whole, Portion::Whole]);
-        assert_eq!(portions(4), [Portion::Last(4), Portion::Whole, Portion::Whole]);
-        assert_eq!(portions(5), [Portion::Whole, Portion::Last(1), Portion::Whole]);
-        assert_eq!(portions(9), [Portion::Whole, Portion::Whole, Portion::Whole]);
+        let whole = Portion::Whole;
+        assert_eq!(portions(3), [whole, Portion::Last(3), whole, whole]);
+        assert_eq!(portions(4), [whole, Portion::Last(4), whole, whole]);
+        assert_eq!(portions(5), [whole, whole, whole, Portion::Last(1)]);
+        assert_eq!(portions(9), [whole; 4]);
     }
 
     #[test]
     fn a_split_takes_nothing_away_and_needs_two_parts() {
         let wire = Wire::new(Some(Cut::Split { after: 2 }));
-        assert_eq!(wire.portion("source/main", "message", 4), Portion::Then(2));
-        assert_eq!(wire.portion("source/main", "message", 3), Portion::Then(2));
-        assert_eq!(wire.portion("source/inputs", "message", 2), Portion::Whole);
+        let portion = |length| wire.portion("source/main", "message", false, length);
+        assert_eq!([4, 3, 2].map(portion), [Portion::Then(2), Portion::Then(2), Portion::Whole]);
     }
 }
