@@ -108,7 +108,7 @@ async fn migrate(scheme: Scheme, exits_after: Option<u64>) -> Vec<Event> {
     let resumed = target.wait_for(HostEvent::Resume, limit).await.unwrap();
     let released = source.wait_for(HostEvent::ClientMigrationCompleted, limit).await.unwrap();
     assert!(
-        !source.seen(HostEvent::Resume) && stopped <= resumed,
+        source.count(HostEvent::Resume) == 0 && stopped <= resumed,
         "the guest runs at the target alone ({exits_after:?})"
     );
     for (what, when) in [("the target", resumed), ("the source", released)] {
