@@ -124,9 +124,9 @@ impl From<Unexpected> for Stop {
 
 impl From<crate::subject::StartError> for Stop {
     fn from(error: crate::subject::StartError) -> Self {
-        use crate::subject::StartError::{NoControl, NoPassword, Unreachable};
+        use crate::subject::StartError::{AsItIs, NoControl, NoPassword, Unreachable};
         match error {
-            NoControl | NoPassword => Self::NotApplicable(error.to_string()),
+            AsItIs | NoControl | NoPassword => Self::NotApplicable(error.to_string()),
             Unreachable { address } => Self::Blocked(Unexpected {
                 connection: address.to_string(),
                 expected: "a connection".to_owned(),

@@ -132,6 +132,9 @@ impl Context {
     /// When it does not start.
     pub async fn start(&mut self, place: Place, setup: Setup) -> Result<(), StartError> {
         debug_assert_eq!(self.hosts.len(), place as usize, "hosts are started in order");
+        if setup.security != Security::None || setup.port_and_smartcard {
+            self.changes_hosts()?;
+        }
         let password = self.subject.password().map(str::to_owned);
         if setup.password && password.is_none() {
             return Err(StartError::NoPassword);
@@ -181,6 +184,11 @@ impl Context {
     pub fn address(&mut self, place: Place) -> SocketAddr {
         let host = &self.hosts[place as usize];
         host.spice_tls().filter(|_| self.tls.is_some()).unwrap_or_else(|| host.spice())
+    }
+
+    /// A server that runs already is as it is.
+    fn changes_hosts(&self) -> Result<(), StartError> {
+        if self.subject.is_started_afresh() { Ok(()) } else { Err(StartError::AsItIs) }
     }
 
     /// A host that was started.
@@ -265,6 +273,7 @@ impl Context {
     /// # Errors
     /// When the host refuses.
     pub async fn attach_agent(&mut self, place: Place, attached: bool) -> Result<(), Stop> {
+        self.changes_hosts()?;
         Ok(self.host(place).attach_agent(attached).await?)
     }
 
@@ -273,6 +282,7 @@ impl Context {
     /// # Errors
     /// When the host refuses.
     pub async fn void_password(&mut self, place: Place, how: Void) -> Result<(), Stop> {
+        self.changes_hosts()?;
         self.void = true;
         Ok(self.host(place).void_password(how).await?)
     }

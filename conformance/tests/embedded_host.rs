@@ -280,10 +280,10 @@ async fn semi_seamless_restarts_the_session_at_the_target() {
     old.main.expect_id(104).await;
     migrate(&mut source, &mut target).await;
     old.main.expect(ServerMessage::MigrateEnd).await;
-    assert_eq!(source.count(HostEvent::ClientMigrationCompleted), 0);
+    assert!(source.count(HostEvent::ClientMigrationCompleted) == 0);
     drop(old);
     source.wait_for(HostEvent::ClientMigrationCompleted, MIGRATE_TIMEOUT / 2).await.unwrap();
-    assert_eq!(target.count(HostEvent::Resume), 0);
+    assert!(target.count(HostEvent::Resume) == 0);
 
     new.main.send(ClientMessage::MigrateEnd).await;
     let init = new.main.expect_id(103).await;
@@ -311,7 +311,7 @@ async fn seamless_carries_the_state_over_twice() {
     old.main.send(ClientMessage::AttachChannels).await;
     old.main.expect_id(104).await;
     migrate(&mut source, &mut target).await;
-    assert_eq!(target.count(HostEvent::Resume), 0);
+    assert!(target.count(HostEvent::Resume) == 0);
     relay(old, &mut new).await;
     target.wait_for(HostEvent::Resume, PATIENCE).await.unwrap();
     source.wait_for(HostEvent::ClientMigrationCompleted, PATIENCE).await.unwrap();

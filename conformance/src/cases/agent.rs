@@ -331,9 +331,7 @@ async fn semi_seamless(context: &mut Context, before: Before, attached: bool) ->
 
 async fn init_tells(context: &mut Context, attached: bool) -> Verdict {
     context.start_source(Setup::default()).await?;
-    if attached {
-        context.attach_agent(Place::Source, true).await?;
-    }
+    context.attach_agent(Place::Source, attached).await?;
     let client = context.client();
     let mut main = client.link(Place::Source.name(), context.address(Place::Source), 0, MAIN).await?;
     until!(main, Init).await?;

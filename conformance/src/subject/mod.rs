@@ -365,6 +365,11 @@ pub enum StartError {
     /// The case needs hosts that are controlled.
     #[error("it needs two hosts that can be made to migrate; a server alone cannot (--qemu starts two)")]
     NoControl,
+    /// The case needs a host that is set up for it.
+    #[error(
+        "it needs a host that is started and changed for it; a server that runs already is as it is (--qemu starts one)"
+    )]
+    AsItIs,
     /// The case needs a password that the server demands.
     #[error("it needs a server that demands a password (--password)")]
     NoPassword,
