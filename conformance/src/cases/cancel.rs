@@ -1,11 +1,11 @@
 //! Migrations that do not take place: cancelled, failed, announced anew, or answered unasked.
 
-use spice_migration::{ClientMessage, caps::MainCapability};
+use spice_migration::{ClientMessage, ServerMessage, caps::MainCapability};
 
 use super::{cases, check_absent, check_open};
 use crate::{
     case::{Context, OrFail, Scheme, Stop, Verdict, check},
-    context::{Place, Prepared, Setup},
+    context::{Place, Prepared, Setup, told_destination},
     peer::client::{Client, Session, is, until},
     subject::HostEvent,
 };
@@ -58,8 +58,8 @@ cases! {
         => unasked_connect_error;
     "cancel/new-destination/announced" ["S10.1"] Must
         "A new destination cancels the one that the client had connected to"
-        sends "MIGRATE_CONNECTED; the host announces a target again"
-        expects "MIGRATE_CANCEL, then MIGRATE_BEGIN"
+        sends "MIGRATE_CONNECTED; the host announces another target"
+        expects "MIGRATE_CANCEL, then MIGRATE_BEGIN with that target"
         => new_destination;
 }
 
@@ -160,8 +160,15 @@ async fn unasked_connect_error(context: &mut Context) -> Verdict {
 async fn new_destination(context: &mut Context) -> Verdict {
     let Prepared { mut source, target: _target } = prepared(context).await?;
     let before = source.main.taken.len();
-    context.announce(Place::Source, Place::Target).await?;
-    until!(source.main, MigrateBegin).await?;
+    context.start(Place::Third, Setup::default()).await?;
+    let given = context.given_destination(Place::Third);
+    context.announce(Place::Source, Place::Third).await?;
+    let told = source.main.until("MIGRATE_BEGIN", |message| match message {
+        ServerMessage::MigrateBegin(begin) => Some(told_destination(&begin.destination)),
+        _ => None,
+    });
+    let told = told.await?;
+    check(told == given, "S10.1", &source.main.name, format_args!("{given:?}"), format_args!("{told:?}"))?;
     let cancelled = source.main.taken[before..].iter().any(|received| is!(received, MigrateCancel));
     check(cancelled, "S10.1", &source.main.name, "MIGRATE_CANCEL before MIGRATE_BEGIN", "MIGRATE_BEGIN alone")
 }
