@@ -46,7 +46,7 @@ const CUT: [(Life, &str); 10] = [
 const LINK_PARTS: usize = 2;
 
 /// How many clients live at the same time where hosts cost next to nothing.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 4;
 
 pub(super) fn cases() -> Vec<Case> {
     let ends = CUT.map(|(life, connection)| end_case(life, connection));
