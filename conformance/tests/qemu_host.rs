@@ -157,11 +157,16 @@ async fn commas_in_a_password_and_a_path_are_kept() {
 async fn a_host_that_cannot_start_says_why() {
     let Some(qemu) = qemu("a host that cannot start").await else { return };
     let directory = TempDir::new().unwrap();
-    let error = qemu.start(&directory.path().join("missing"), &options("source"), &Trace::new()).await.err().unwrap();
+    let missing = directory.path().join("missing");
+    let error = qemu.start(&missing, &options("source"), &Trace::new()).await.err().unwrap().to_string();
+    assert!(error.contains("source.firmware: No such file"), "{error}");
+
+    let options_without_files = HostOptions { certificates: Some(missing), ..options("source") };
+    let error = qemu.start(directory.path(), &options_without_files, &Trace::new()).await.err().unwrap();
     let StartError::NotReady { name, reason } = &error else { panic!("{error}") };
     assert_eq!(name, "source");
     assert!(reason.contains("it ended with exit status: 1"), "{reason}");
-    assert!(reason.contains("Failed to bind socket"), "{reason}");
+    assert!(reason.contains("failed to initialize spice server"), "{reason}");
 
     let long = directory.path().join("x".repeat(100));
     let error = qemu.start(&long, &options("source"), &Trace::new()).await.err().unwrap().to_string();

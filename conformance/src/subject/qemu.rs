@@ -143,7 +143,7 @@ impl Qemu {
 
         let mut command = Command::new(&self.binary);
         command.args(["-name", name, "-nodefaults", "-no-user-config", "-machine", "pc,accel=tcg", "-m", "32"]);
-        command.args(["-bios", &escaped(&firmware_path.to_string_lossy())]);
+        command.arg("-bios").arg(&firmware_path);
         command.args(["-display", "none", "-vga", "qxl", "-global", "qxl-vga.vgamem_mb=8"]);
         command.args(["-global", "qxl-vga.ram_size=16777216", "-global", "qxl-vga.vram_size=8388608"]);
         // The agent's port is a serial line: the guest's end of a virtio port opens with a driver in the guest only.
