@@ -14,7 +14,7 @@ use super::{
 use crate::{
     case::{Case, Context, Level, OrFail, Stop, Verdict, run},
     context::{MAIN, Place, Prepared, Setup, restart},
-    peer::client::{Channel, Received, is, until},
+    peer::client::{Channel, Client, Received, Session, is, until},
 };
 
 /// The agent at the source.
@@ -209,14 +209,8 @@ fn told(before: Before, after: After) -> &'static [Told] {
 async fn seamless(context: &mut Context, before: Before, after: After) -> Verdict {
     let (source, target) = (Place::Source, Place::Target);
     context.start_pair(Setup { seamless: true, ..Setup::default() }).await?;
-    if before != Before::None {
-        context.attach_agent(source, true).await?;
-    }
     let client = context.client();
-    let session = context.connect(&client, source).await?;
-    if before == Before::Started {
-        session.main.send(ClientMessage::AgentStart(client::AgentStart { num_tokens: u32::MAX }));
-    }
+    let session = begin(context, &client, before).await?;
     let Prepared { source: mut session, target: mut moved } =
         context.prepare_seamless(&client, session, source, target).await?;
     context.migrate(source, target).await?;
@@ -249,6 +243,18 @@ async fn seamless(context: &mut Context, before: Before, after: After) -> Verdic
     }
     let heard = heard(&moved.main);
     check(heard == expected, requirement, &moved.main.name, format_args!("{expected:?}"), format_args!("{heard:?}"))
+}
+
+/// A session at the source, with the agent as it is there.
+async fn begin(context: &mut Context, client: &Client, before: Before) -> Result<Session, Stop> {
+    if before != Before::None {
+        context.attach_agent(Place::Source, true).await?;
+    }
+    let session = context.connect(client, Place::Source).await?;
+    if before == Before::Started {
+        session.main.send(ClientMessage::AgentStart(client::AgentStart { num_tokens: u32::MAX }));
+    }
+    Ok(session)
 }
 
 /// Checks what main's data says of the agent.
@@ -307,14 +313,8 @@ fn semi_seamless_case(before: Before, after: After) -> Case {
 async fn semi_seamless(context: &mut Context, before: Before, attached: bool) -> Verdict {
     let (source, target) = (Place::Source, Place::Target);
     context.start_pair(Setup::default()).await?;
-    if before != Before::None {
-        context.attach_agent(source, true).await?;
-    }
     let client = context.client();
-    let session = context.connect(&client, source).await?;
-    if before == Before::Started {
-        session.main.send(ClientMessage::AgentStart(client::AgentStart { num_tokens: u32::MAX }));
-    }
+    let session = begin(context, &client, before).await?;
     let Prepared { source: mut session, target: mut moved } =
         context.prepare_semi_seamless(&client, session, source, target).await?;
     context.migrate(source, target).await?;
