@@ -44,9 +44,10 @@ impl Row {
     }
 }
 
-/// The cases that do not pass against the clean hosts, and why; a suite in order has none.
+/// Runs the cases against the clean hosts up to the first that does not pass. Returns that one, those that ran beside it and did not
+/// pass either, and why; a suite in order has none.
 pub async fn clean(jobs: NonZeroUsize) -> BTreeMap<&'static str, String> {
-    let results = run(None, cases::all().collect(), jobs).await;
+    let results = run(None, cases::all().collect(), jobs, true).await;
     let wrong = results.iter().filter(|result| result.outcome() != Outcome::Pass || !result.findings.is_empty());
     wrong.map(|result| (result.case.id.as_ref(), format!("{:?} {:?}", result.reason(), result.findings))).collect()
 }
@@ -62,7 +63,7 @@ pub async fn matrix(several: usize, also: fn(&Case, Defect) -> bool, mut observe
             let _permit = permits.acquire_owned().await;
             let judges = |case: &Case| case.requirements.contains(&defect.requirement());
             let cases = cases::all().filter(|case| judges(case) || also(case, defect)).collect();
-            row(defect, &run(Some(defect), cases, JOBS).await)
+            row(defect, &run(Some(defect), cases, JOBS, false).await)
         });
     }
     let mut rows = Vec::new();
@@ -77,9 +78,14 @@ pub async fn matrix(several: usize, also: fn(&Case, Defect) -> bool, mut observe
     rows
 }
 
-async fn run(defect: Option<Defect>, cases: Vec<&'static Case>, jobs: NonZeroUsize) -> Vec<CaseResult> {
+async fn run(
+    defect: Option<Defect>,
+    cases: Vec<&'static Case>,
+    jobs: NonZeroUsize,
+    fail_fast: bool,
+) -> Vec<CaseResult> {
     let subject = Subject::Embedded(defect);
-    let plan = Plan { cases, subject, jobs, fail_fast: false, expectations: Expectations::default() };
+    let plan = Plan { cases, subject, jobs, fail_fast, expectations: Expectations::default() };
     plan.run(pending(), |_| {}).await.results
 }
 

@@ -105,7 +105,7 @@ fn retry_case(end: End, seamless: bool, who: Who) -> Case {
             _ => "a migration that completes",
         }
         .into(),
-        waits: false,
+        waits: who == Who::Silent,
         run: run(move |context| Box::pin(retry(context, end, seamless, who))),
     }
 }

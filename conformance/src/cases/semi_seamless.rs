@@ -63,7 +63,7 @@ cases! {
         sends "MIGRATE_CONNECTED; the VM is migrated; behind MIGRATE_END another client links main and stays"
         expects "the host's event that the client's migration is complete, once the first client is gone"
         => newcomer_does_not_hold_up;
-    "semi-seamless/target/silent" ["T2.1"] Must
+    "semi-seamless/target/silent" ["T2.1"] Must waits
         "The target sends a waiting client nothing before its MIGRATE_END"
         sends "links of all channels to the target; the VM is migrated; no MIGRATE_END"
         expects "no message on any channel of the target"

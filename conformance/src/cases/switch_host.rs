@@ -25,7 +25,7 @@ cases! {
         sends "MIGRATE_CONNECT_ERROR; the VM is migrated"
         expects "MIGRATE_SWITCH_HOST on the source's main channel"
         => after_connect_error;
-    "switch-host/source/not-awaited" ["S4.3"] Must
+    "switch-host/source/not-awaited" ["S4.3"] Must waits
         "A client that had not answered when the VM was migrated is told SWITCH_HOST"
         sends "no answer to MIGRATE_BEGIN; the VM is migrated"
         expects "MIGRATE_SWITCH_HOST on the source's main channel"
