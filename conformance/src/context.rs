@@ -9,16 +9,16 @@ use std::{
 };
 
 use spice_migration::{
-    ChannelType, ClientMessage, ServerMessage,
+    ChannelType,
     caps::{CapabilityWords, CommonCapability, MainCapability},
-    message::{ChannelId, MigrateFlags, client, server},
+    message::ChannelId,
     migrate::observer,
 };
 
 use crate::{
-    case::{Context, Migration, Scheme, Stop, Unexpected},
+    case::{Context, Stop, Unexpected},
     peer::{
-        client::{Client, Received, Session, is, until},
+        client::{Client, Session},
         tls,
     },
     subject::{ControlError, Destination, Host, HostEvent, HostOptions, Liveness, Security, StartError, Subject, Void},
@@ -61,15 +61,6 @@ impl Setup {
         port_and_smartcard: false,
         security: Security::None,
     };
-}
-
-/// A client between two hosts: its session runs at the source, and the target has accepted its links.
-#[derive(Debug)]
-pub struct Prepared {
-    /// The session at the source.
-    pub source: Session,
-    /// What will be the session at the target.
-    pub target: Session,
 }
 
 impl Context {
@@ -302,157 +293,6 @@ impl Context {
         Ok(())
     }
 
-    /// Announces the target and brings the client to where the VM may be migrated, semi-seamlessly: linked to the target, and
-    /// the source told so.
-    ///
-    /// # Errors
-    /// When a step does not go as it should.
-    pub async fn prepare_semi_seamless(
-        &mut self,
-        client: &Client,
-        source: Session,
-        from: Place,
-        to: Place,
-    ) -> Result<Prepared, Stop> {
-        self.announce(from, to).await?;
-        self.follow_semi_seamless(client, source, to).await
-    }
-
-    /// The same from where the announcement has been made.
-    ///
-    /// # Errors
-    /// When a step does not go as it should.
-    pub async fn follow_semi_seamless(
-        &mut self,
-        client: &Client,
-        mut source: Session,
-        to: Place,
-    ) -> Result<Prepared, Stop> {
-        self.is_sent_to(to, &mut source, "MIGRATE_BEGIN", |message| match message {
-            ServerMessage::MigrateBegin(begin) => Some((told_destination(&begin.destination), ())),
-            _ => None,
-        })
-        .await?;
-        let address = self.address(to);
-        let mut target = client.connect_migrating(to.name(), address, &source).await?;
-        client.connect_children(to.name(), address, &mut target).await?;
-        source.main.send(ClientMessage::MigrateConnected);
-        // The answer shows that the source has processed the message before.
-        source.list_channels().await?;
-        Ok(Prepared { source, target })
-    }
-
-    /// Waits for an announcement, which has to name this host: there a client would go.
-    async fn is_sent_to<T>(
-        &mut self,
-        to: Place,
-        source: &mut Session,
-        awaited: &str,
-        pick: impl Fn(&ServerMessage<'_>) -> Option<(Destination, T)>,
-    ) -> Result<T, Unexpected> {
-        let given = self.given_destination(to);
-        let (told, carried) = source.main.until(awaited, pick).await?;
-        if told != given {
-            return Err(source.main.unexpected(format!("{awaited} to {given:?}"), format!("one to {told:?}")));
-        }
-        Ok(carried)
-    }
-
-    /// The same for a seamless migration: the target has also agreed to it.
-    ///
-    /// # Errors
-    /// When a step does not go as it should.
-    pub async fn prepare_seamless(
-        &mut self,
-        client: &Client,
-        source: Session,
-        from: Place,
-        to: Place,
-    ) -> Result<Prepared, Stop> {
-        self.announce(from, to).await?;
-        self.follow_seamless(client, source, to).await
-    }
-
-    /// The same from where the announcement has been made.
-    ///
-    /// # Errors
-    /// When a step does not go as it should.
-    pub async fn follow_seamless(&mut self, client: &Client, mut source: Session, to: Place) -> Result<Prepared, Stop> {
-        let src_version = self
-            .is_sent_to(to, &mut source, "MIGRATE_BEGIN_SEAMLESS", |message| match message {
-                ServerMessage::MigrateBeginSeamless(begin) => {
-                    Some((told_destination(&begin.destination), begin.src_mig_version))
-                }
-                _ => None,
-            })
-            .await?;
-        let address = self.address(to);
-        let mut target = client.connect_migrating(to.name(), address, &source).await?;
-        target.main.send(ClientMessage::MigrateDstDoSeamless(client::MigrateDstDoSeamless { src_version }));
-        until!(target.main, MigrateDstSeamlessAck).await?;
-        client.connect_children(to.name(), address, &mut target).await?;
-        source.main.send(ClientMessage::MigrateConnectedSeamless);
-        source.list_channels().await?;
-        Ok(Prepared { source, target })
-    }
-
-    /// Migrates the VM and restarts the session at the target.
-    ///
-    /// # Errors
-    /// When a step does not go as it should.
-    pub async fn finish_semi_seamless(&mut self, prepared: Prepared, from: Place, to: Place) -> Result<Session, Stop> {
-        let Prepared { mut source, mut target } = prepared;
-        self.migrate(from, to).await?;
-        until!(source.main, MigrateEnd).await?;
-        restart(&mut target).await?;
-        target.start_children().await?;
-        self.note_migration(Scheme::SemiSeamless, &source, &target, from, to).await?;
-        source.close().await;
-        Ok(target)
-    }
-
-    /// Migrates the VM and carries every channel's state over.
-    ///
-    /// # Errors
-    /// When a step does not go as it should.
-    pub async fn finish_seamless(&mut self, prepared: Prepared, from: Place, to: Place) -> Result<Session, Stop> {
-        let Prepared { mut source, mut target } = prepared;
-        self.migrate(from, to).await?;
-        relay(&mut source, &mut target).await?;
-        until!(target.main, MultiMediaTime).await?;
-        self.note_migration(Scheme::Seamless, &source, &target, from, to).await?;
-        source.close().await;
-        Ok(target)
-    }
-
-    /// Adds a migration that has taken place to the record, with its times.
-    ///
-    /// # Errors
-    /// When the hosts did not tell of the guest's stop and resumption.
-    pub async fn note_migration(
-        &mut self,
-        scheme: Scheme,
-        source: &Session,
-        target: &Session,
-        from: Place,
-        to: Place,
-    ) -> Result<(), Stop> {
-        let patience = self.patience();
-        let stopped = self.host(from).wait_for(HostEvent::Stop, patience).await?;
-        let resumed = self.host(to).wait_for(HostEvent::Resume, patience).await?;
-        let first_since_stop = target.first_after(stopped);
-        let client_blackout =
-            source.last().zip(first_since_stop).map(|(last, first)| first.at.saturating_duration_since(last.at));
-        let guest_downtime = Some(resumed.saturating_duration_since(stopped));
-        self.migrations.push(Migration { scheme, client_blackout, guest_downtime });
-        Ok(())
-    }
-
-    /// Adds a migration that did not take place to the record.
-    pub fn note_called_off(&mut self, scheme: Scheme) {
-        self.migrations.push(Migration { scheme, client_blackout: None, guest_downtime: None });
-    }
-
     /// Ends the target, whose part in the case is over: QEMU's exits by itself when the guest that it waits for does not
     /// come, and that says nothing about SPICE.
     pub async fn give_target_up(&mut self) {
@@ -584,74 +424,6 @@ impl Place {
             Self::Target => "target",
             Self::Third => "third",
         }
-    }
-}
-
-/// Restarts a session that waits at the target: the main channel alone, up to INIT.
-///
-/// # Errors
-/// When INIT does not come, or came before it was due: it would not show that the other channels may start.
-pub async fn restart(target: &mut Session) -> Result<(), Unexpected> {
-    let early = target.main.arrived().find(|received| is!(received, Init)).map(Received::name);
-    if let Some(early) = early {
-        return Err(target.main.unexpected("no INIT before MIGRATE_END", early));
-    }
-    target.main.send(ClientMessage::MigrateEnd);
-    until!(target.main, Init).await
-}
-
-/// Does the client's part of a seamless hand-over on every channel: flush mark, and the data carried over unread.
-///
-/// # Errors
-/// When a message that is due does not come.
-pub async fn relay(source: &mut Session, target: &mut Session) -> Result<(), Unexpected> {
-    for (source, target) in source.channels().zip(target.channels()) {
-        let flags = source.until("MIGRATE", migrate_flags).await?;
-        if flags.contains(MigrateFlags::NEED_FLUSH) {
-            source.send_last(ClientMessage::MigrateFlushMark);
-        }
-        if flags.contains(MigrateFlags::NEED_DATA_TRANSFER) {
-            let data = source.until("MIGRATE_DATA", migrate_data).await?;
-            target.send(ClientMessage::MigrateData(client::MigrateData { data: spice_migration::Data(&data) }));
-        }
-    }
-    Ok(())
-}
-
-/// What a client is told in an announcement. Ports of 0 and 0xFFFF both mean that none is given.
-#[must_use]
-pub fn told_destination(destination: &spice_migration::Destination<'_>) -> Destination {
-    let text = |text: spice_migration::Text<'_>| String::from_utf8_lossy(text.as_bytes()).into_owned();
-    let port = |port| (port != 0 && port != spice_migration::Destination::NO_PORT).then_some(port);
-    Destination {
-        host: text(destination.host),
-        port: port(destination.port),
-        tls_port: port(destination.tls_port),
-        cert_subject: destination.cert_subject.map(text),
-    }
-}
-
-/// Picks MIGRATE.
-pub fn migrate_flags(message: &ServerMessage<'_>) -> Option<MigrateFlags> {
-    match message {
-        ServerMessage::Migrate(server::Migrate { flags }) => Some(*flags),
-        _ => None,
-    }
-}
-
-/// Picks MIGRATE_DATA.
-pub fn migrate_data(message: &ServerMessage<'_>) -> Option<Vec<u8>> {
-    match message {
-        ServerMessage::MigrateData(server::MigrateData { data }) => Some(data.0.to_vec()),
-        _ => None,
-    }
-}
-
-/// Picks MIGRATE_BEGIN_SEAMLESS.
-pub fn seamless_version(message: &ServerMessage<'_>) -> Option<u32> {
-    match message {
-        ServerMessage::MigrateBeginSeamless(begin) => Some(begin.src_mig_version),
-        _ => None,
     }
 }
 

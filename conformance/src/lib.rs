@@ -36,6 +36,7 @@ pub mod cases;
 pub mod cli;
 pub mod context;
 pub mod expectation;
+pub mod migration;
 pub mod peer;
 pub mod registry;
 pub mod report;

@@ -4,7 +4,8 @@ use spice_migration::{ChannelType, ClientMessage, caps::MainCapability, message:
 
 use crate::{
     case::{Context, Stop},
-    context::{Place, Prepared, Setup, migrate_data, migrate_flags, restart},
+    context::{Place, Setup},
+    migration::{Prepared, migrate_data, migrate_flags, restart},
     peer::client::{Channel, Session, until},
 };
 
@@ -256,10 +257,7 @@ impl Situation {
             return Ok(Sessions { source: Some(session), target: at_target });
         }
 
-        let mut prepared = match seamless {
-            true => context.prepare_seamless(&client, session, source, target).await?,
-            false => context.prepare_semi_seamless(&client, session, source, target).await?,
-        };
+        let mut prepared = context.prepare(&client, session, source, target).await?;
         match self {
             Self::Cancelled => {
                 context.cancel_migration().await?;
@@ -268,11 +266,11 @@ impl Situation {
                 return Ok(Sessions { source: Some(prepared.source), target: None });
             }
             Self::Restarted => {
-                let session = context.finish_semi_seamless(prepared, source, target).await?;
+                let session = context.complete(prepared, source, target).await?;
                 return Ok(Sessions { source: None, target: Some(session) });
             }
             Self::Resumed => {
-                let mut session = context.finish_seamless(prepared, source, target).await?;
+                let mut session = context.complete(prepared, source, target).await?;
                 // Until then the target goes on to migrate.
                 session.list_channels_when_migrated().await?;
                 return Ok(Sessions { source: None, target: Some(session) });
@@ -293,7 +291,7 @@ impl Situation {
             }
             _ => {}
         }
-        let Prepared { source, target } = prepared;
+        let Prepared { source, target, .. } = prepared;
         Ok(Sessions { source: Some(source), target: Some(target) })
     }
 }
@@ -328,11 +326,7 @@ impl Sessions {
     /// # Errors
     /// When there is none.
     pub fn channel(&mut self, situation: Situation, channel_type: ChannelType) -> Result<&mut Channel, Stop> {
-        let session = self.session(situation)?;
-        match channel_type {
-            ChannelType::MAIN => Ok(&mut session.main),
-            _ => Ok(session.child(channel_type)?),
-        }
+        Ok(self.session(situation)?.channel(channel_type)?)
     }
 
     /// Sees to it that the server goes on with the session, as far as a client can see that in its situation, and with all channels

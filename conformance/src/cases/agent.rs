@@ -7,13 +7,11 @@ use spice_migration::{
     state::{Main, State},
 };
 
-use super::{
-    check, check_absent,
-    seamless::{collect, deliver},
-};
+use super::{check, check_absent};
 use crate::{
     case::{Case, Context, Level, OrFail, Stop, Verdict, run},
-    context::{MAIN, Place, Prepared, Setup, restart},
+    context::{MAIN, Place, Setup},
+    migration::{Prepared, collect, deliver, restart},
     peer::client::{Channel, Client, Received, Session, is, until},
 };
 
@@ -211,8 +209,8 @@ async fn seamless(context: &mut Context, before: Before, after: After) -> Verdic
     context.start_pair(Setup { seamless: true, ..Setup::default() }).await?;
     let client = context.client();
     let session = begin(context, &client, before).await?;
-    let Prepared { source: mut session, target: mut moved } =
-        context.prepare_seamless(&client, session, source, target).await?;
+    let Prepared { source: mut session, target: mut moved, .. } =
+        context.prepare(&client, session, source, target).await?;
     context.migrate(source, target).await?;
     let all = collect(&mut session).await?;
     for attached in match after {
@@ -227,7 +225,7 @@ async fn seamless(context: &mut Context, before: Before, after: After) -> Verdic
         if *channel_type == ChannelType::MAIN {
             tells_of_agent(before, &session.main.name, data)?;
         }
-        deliver(&mut moved, *channel_type, data)?;
+        deliver(moved.channel(*channel_type)?, data);
     }
     moved.list_channels_when_migrated().await?;
     if after == After::Late {
@@ -315,8 +313,8 @@ async fn semi_seamless(context: &mut Context, before: Before, attached: bool) ->
     context.start_pair(Setup::default()).await?;
     let client = context.client();
     let session = begin(context, &client, before).await?;
-    let Prepared { source: mut session, target: mut moved } =
-        context.prepare_semi_seamless(&client, session, source, target).await?;
+    let Prepared { source: mut session, target: mut moved, .. } =
+        context.prepare(&client, session, source, target).await?;
     context.migrate(source, target).await?;
     until!(session.main, MigrateEnd).await?;
     if attached {

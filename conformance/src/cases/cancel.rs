@@ -1,13 +1,14 @@
 //! Migrations that do not take place: cancelled, failed, announced anew, or answered unasked.
 
-use spice_migration::{ClientMessage, ServerMessage, caps::MainCapability};
+use spice_migration::{ClientMessage, caps::MainCapability};
 
 use super::{cases, check_absent, check_open};
 use crate::{
     case::{Context, OrFail, Scheme, Stop, Verdict, check},
-    context::{Place, Prepared, Setup, told_destination},
+    context::{Place, Setup},
+    migration::Prepared,
     peer::client::{Client, Session, is, until},
-    subject::HostEvent,
+    subject::{Destination, HostEvent},
 };
 
 cases! {
@@ -64,7 +65,7 @@ cases! {
 }
 
 async fn told_semi_seamless(context: &mut Context) -> Verdict {
-    let Prepared { mut source, target: _target } = prepared(context).await?;
+    let Prepared { mut source, target: _target, .. } = prepared(context).await?;
     context.cancel_migration().await?;
     until!(source.main, MigrateCancel).await.or_fail("S5.1")?;
     context.note_called_off(Scheme::Cancelled);
@@ -75,8 +76,8 @@ async fn told_seamless(context: &mut Context) -> Verdict {
     context.start_pair(Setup { seamless: true, ..Setup::default() }).await?;
     let client = context.client();
     let session = context.connect(&client, Place::Source).await?;
-    let prepared = context.prepare_seamless(&client, session, Place::Source, Place::Target).await?;
-    let Prepared { mut source, target: _target } = prepared;
+    let prepared = context.prepare(&client, session, Place::Source, Place::Target).await?;
+    let Prepared { mut source, target: _target, .. } = prepared;
     context.cancel_migration().await?;
     until!(source.main, MigrateCancel).await.or_fail("S5.1")?;
     context.note_called_off(Scheme::Cancelled);
@@ -84,7 +85,7 @@ async fn told_seamless(context: &mut Context) -> Verdict {
 }
 
 async fn told_of_failure(context: &mut Context) -> Verdict {
-    let Prepared { mut source, target: _target } = prepared(context).await?;
+    let Prepared { mut source, target: _target, .. } = prepared(context).await?;
     let patience = context.patience();
     let host = context.host(Place::Source);
     host.migrate_to_nowhere().await?;
@@ -108,7 +109,7 @@ async fn untold_after_connect_error(context: &mut Context) -> Verdict {
 }
 
 async fn session_kept(context: &mut Context) -> Verdict {
-    let Prepared { mut source, target } = prepared(context).await?;
+    let Prepared { mut source, target, .. } = prepared(context).await?;
     context.cancel_migration().await?;
     until!(source.main, MigrateCancel).await?;
     target.close().await;
@@ -119,7 +120,7 @@ async fn session_kept(context: &mut Context) -> Verdict {
 }
 
 async fn second_announcement(context: &mut Context) -> Verdict {
-    let Prepared { mut source, target } = prepared(context).await?;
+    let Prepared { mut source, target, .. } = prepared(context).await?;
     let again = context.given_destination(Place::Target);
     context.cancel_migration().await?;
     until!(source.main, MigrateCancel).await?;
@@ -158,16 +159,12 @@ async fn unasked_connect_error(context: &mut Context) -> Verdict {
 }
 
 async fn new_destination(context: &mut Context) -> Verdict {
-    let Prepared { mut source, target: _target } = prepared(context).await?;
+    let Prepared { mut source, target: _target, .. } = prepared(context).await?;
     let before = source.main.taken.len();
     context.start(Place::Third, Setup::default()).await?;
     let given = context.given_destination(Place::Third);
     context.announce(Place::Source, Place::Third).await?;
-    let told = source.main.until("MIGRATE_BEGIN", |message| match message {
-        ServerMessage::MigrateBegin(begin) => Some(told_destination(&begin.destination)),
-        _ => None,
-    });
-    let told = told.await?;
+    let told = source.main.until("MIGRATE_BEGIN", Destination::told).await?;
     check(told == given, "S10.1", &source.main.name, format_args!("{given:?}"), format_args!("{told:?}"))?;
     let cancelled = source.main.taken[before..].iter().any(|received| is!(received, MigrateCancel));
     check(cancelled, "S10.1", &source.main.name, "MIGRATE_CANCEL before MIGRATE_BEGIN", "MIGRATE_BEGIN alone")
@@ -189,5 +186,5 @@ async fn connected(context: &mut Context) -> Result<(Client, Session), Stop> {
 /// The same, and the client has answered MIGRATE_CONNECTED.
 async fn prepared(context: &mut Context) -> Result<Prepared, Stop> {
     let (client, session) = connected(context).await?;
-    context.prepare_semi_seamless(&client, session, Place::Source, Place::Target).await
+    context.prepare(&client, session, Place::Source, Place::Target).await
 }

@@ -106,16 +106,11 @@ async fn judge(context: &mut Context, terms: Terms) -> Verdict {
     let client = context.client().with_main(&main).with_common(&common);
     let mut session = context.connect(&client, source).await?;
     let mut moved = match terms.due() {
-        Due::Seamless => {
-            let prepared = context.prepare_seamless(&client, session, source, target).await.or_fail(requirement)?;
-            let mut moved = context.finish_seamless(prepared, source, target).await.or_fail("S1.6")?;
+        Due::Seamless | Due::SemiSeamless => {
+            let prepared = context.prepare(&client, session, source, target).await.or_fail(requirement)?;
+            let mut moved = context.complete(prepared, source, target).await.or_fail("S1.6")?;
             moved.list_channels_when_migrated().await.or_fail("S1.6")?;
             moved
-        }
-        Due::SemiSeamless => {
-            let prepared =
-                context.prepare_semi_seamless(&client, session, source, target).await.or_fail(requirement)?;
-            context.finish_semi_seamless(prepared, source, target).await.or_fail("S1.6")?
         }
         Due::SwitchHost => {
             context.announce(source, target).await?;

@@ -7,7 +7,8 @@ use spice_migration::{ClientMessage, ServerMessage, caps::MainCapability, link::
 use super::{check, check_absent};
 use crate::{
     case::{Case, Context, Level, OrFail, Stop, Unexpected, Verdict, run},
-    context::{MAIN, Place, Setup, restart},
+    context::{MAIN, Place, Setup},
+    migration::restart,
     peer::client::{Channel, Session, is, until},
     situation::{GuestMove, Situation},
     subject::{HostEvent, Void},
@@ -187,8 +188,8 @@ async fn wrong_ticket(context: &mut Context) -> Verdict {
     let address = context.address(target);
     let denied = refused_link(context, &session, address, "another").await?;
     check(denied == LinkError::PERMISSION_DENIED, "L5.1", target.name(), LinkError::PERMISSION_DENIED, denied)?;
-    let prepared = context.prepare_semi_seamless(&client, session, source, target).await?;
-    context.finish_semi_seamless(prepared, source, target).await?.close().await;
+    let prepared = context.prepare(&client, session, source, target).await?;
+    context.complete(prepared, source, target).await?.close().await;
     Ok(())
 }
 

@@ -5,10 +5,7 @@ use std::collections::BTreeMap;
 use futures_util::future::join_all;
 use spice_migration::{ChannelType, ClientMessage, Data, caps::MainCapability, frame::HeaderKind};
 
-use super::{
-    check,
-    vanish::{hosts_are_told, no_leaks},
-};
+use super::{check, vanish::strands_nobody};
 use crate::{
     case::{Case, Context, Failure, Level, OrFail, Stop, Unexpected, Verdict, run},
     context::{Place, Setup},
@@ -51,7 +48,7 @@ const AT_ONCE: usize = 4;
 pub(super) fn cases() -> Vec<Case> {
     let ends = CUT.map(|(life, connection)| end_case(life, connection));
     let splits = [Life::Session, Life::SemiSeamless, Life::Seamless].map(split_case);
-    let bytes = [true, false].map(bytes_case);
+    let bytes = [Life::SemiSeamless, Life::Seamless].map(bytes_case);
     ends.into_iter().chain(splits).chain(bytes).collect()
 }
 
@@ -96,16 +93,10 @@ impl Life {
             return Ok(());
         }
         *course = Course { guest: GuestMove::Due, before: wire.sent() };
-        let mut prepared = match self {
-            Self::Seamless => context.prepare_seamless(&client, session, from, to).await?,
-            _ => context.prepare_semi_seamless(&client, session, from, to).await?,
-        };
+        let mut prepared = context.prepare(&client, session, from, to).await?;
         press_key(&mut prepared.source)?;
         course.guest = GuestMove::Begun;
-        let mut session = match self {
-            Self::Seamless => context.finish_seamless(prepared, from, to).await?,
-            _ => context.finish_semi_seamless(prepared, from, to).await?,
-        };
+        let mut session = context.complete(prepared, from, to).await?;
         press_key(&mut session)?;
         session.list_channels_when_migrated().await?;
         session.close().await;
@@ -192,7 +183,7 @@ async fn try_one(context: &mut Context, life: Life, cut: &Cut) -> Verdict {
     let wire = Wire::new(Some(cut.clone()));
     let tried = match cut {
         Cut::End { .. } => gone(context, life, &wire).await,
-        Cut::Split { .. } => life.live(context, &wire, &mut Course::default()).await.or_fail("M5.8"),
+        Cut::Split { .. } | Cut::Bytes => life.live(context, &wire, &mut Course::default()).await.or_fail("M5.8"),
     };
     tried.map_err(|stop| told(stop, &place(cut, &wire)))
 }
@@ -201,6 +192,7 @@ async fn try_one(context: &mut Context, life: Life, cut: &Cut) -> Verdict {
 fn place(cut: &Cut, wire: &Wire) -> String {
     match cut {
         Cut::Split { after } => format!("every message was cut behind byte {after}"),
+        Cut::Bytes => "every byte came by itself".to_owned(),
         Cut::End { connection, answers, after } => {
             let mut sent = wire.sent().remove(connection).unwrap_or_default();
             sent.retain(|sent| sent.is_answer == *answers && (sent.start + 1..=sent.end).contains(after));
@@ -276,14 +268,7 @@ async fn gone(context: &mut Context, life: Life, wire: &Wire) -> Verdict {
         Err(Stop::Blocked(_)) if wire.is_gone() => {}
         Err(stop) => return Err(stop),
     }
-    hosts_are_told(context, course.guest).await?;
-    no_leaks(context).await?;
-    let (place, requirement) = match course.guest {
-        GuestMove::No => (Place::Source, "S12"),
-        _ => (Place::Target, "T13"),
-    };
-    let client = context.client();
-    context.connect_main(&client, place).await.or_fail(requirement)?.close().await;
+    strands_nobody(context, course.guest).await?;
     all_live(context).await
 }
 
@@ -344,41 +329,21 @@ async fn split_at_each(context: &mut Context, life: Life) -> Verdict {
     try_each(context, life, &cuts).await
 }
 
-fn bytes_case(seamless: bool) -> Case {
-    let scheme = if seamless { "seamless" } else { "semi-seamless" };
+fn bytes_case(life: Life) -> Case {
+    let description = life.description();
     Case {
-        id: format!("cut/bytes/{scheme}").into(),
-        title: format!("A client whose every byte comes in a segment of its own is migrated, by the {scheme} scheme")
-            .into(),
-        requirements: &["M5.8"],
+        id: format!("cut/bytes/{}", life.name()).into(),
+        title: format!("Every byte of a client may come in a segment of its own, in {description}").into(),
+        requirements: &["M5.8", "L9.1"],
         level: Level::Must,
-        sent: format!("a whole {scheme} migration, each byte behind the link stage by itself").into(),
-        expected: "a session that works at the target".into(),
+        sent: format!("{description}, each byte by itself").into(),
+        expected: "a session like any other".into(),
         waits: false,
-        run: run(move |context| Box::pin(byte_by_byte(context, seamless))),
+        run: run(move |context| Box::pin(byte_by_byte(context, life))),
     }
 }
 
-async fn byte_by_byte(context: &mut Context, seamless: bool) -> Verdict {
-    let (source, target) = (Place::Source, Place::Target);
-    context.start_pair(Setup { seamless, ..Setup::default() }).await?;
-    let mut client = context.client();
-    client.byte_by_byte = true;
-    if !seamless {
-        client = client.with_main(&[MainCapability::SEMI_SEAMLESS_MIGRATE]);
-    }
-    let session = context.connect(&client, source).await.or_fail("M5.8")?;
-    let mut session = match seamless {
-        true => {
-            let prepared = context.prepare_seamless(&client, session, source, target).await.or_fail("M5.8")?;
-            context.finish_seamless(prepared, source, target).await.or_fail("M5.8")?
-        }
-        false => {
-            let prepared = context.prepare_semi_seamless(&client, session, source, target).await.or_fail("M5.8")?;
-            context.finish_semi_seamless(prepared, source, target).await.or_fail("M5.8")?
-        }
-    };
-    session.list_channels_when_migrated().await.or_fail("M5.8")?;
-    session.close().await;
-    Ok(())
+async fn byte_by_byte(context: &mut Context, life: Life) -> Verdict {
+    life.start(context).await?;
+    life.live(context, &Wire::new(Some(Cut::Bytes)), &mut Course::default()).await.or_fail("M5.8")
 }

@@ -5,12 +5,12 @@
 
 use std::time::Instant;
 
-use spice_migration::{ChannelType, ClientMessage, Data, message::client};
+use spice_migration::{ChannelType, ClientMessage};
 
-use super::seamless::collect;
 use crate::{
     case::{Case, Context, Level, OrFail, Stop, Unexpected, Verdict, check, run},
-    context::{Place, Prepared, Setup},
+    context::{Place, Setup},
+    migration::{Prepared, collect, deliver},
     peer::{
         client::{Channel, Closed, Session, is, until},
         host::idle_data,
@@ -452,7 +452,7 @@ struct Collected {
 
 impl Collected {
     async fn reach(context: &mut Context, channel_type: ChannelType) -> Result<Self, Stop> {
-        let Prepared { mut source, target } = prepared(context, channel_type).await?;
+        let Prepared { mut source, target, .. } = prepared(context, channel_type).await?;
         context.migrate(Place::Source, Place::Target).await?;
         let data = collect(&mut source).await?;
         Ok(Self { target, data, _source: source })
@@ -470,7 +470,7 @@ async fn prepared(context: &mut Context, channel_type: ChannelType) -> Result<Pr
     context.start_pair(Setup { seamless: true, port_and_smartcard, ..Setup::default() }).await?;
     let client = context.client();
     let session = context.connect(&client, Place::Source).await?;
-    context.prepare_seamless(&client, session, Place::Source, Place::Target).await
+    context.prepare(&client, session, Place::Source, Place::Target).await
 }
 
 async fn judge_altered(
@@ -490,11 +490,11 @@ async fn judge_altered(
     let target = &mut collected.target;
     let requirement = bad(channel_type)[0];
     match demand {
-        Demand::Refuse => refused(channel(target, channel_type)?, &data, requirement).await?,
+        Demand::Refuse => refused(target.channel(channel_type)?, &data, requirement).await?,
         Demand::Survive => {
-            let channel = channel(target, channel_type)?;
+            let channel = target.channel(channel_type)?;
             skip(channel).await?;
-            send(channel, &data);
+            deliver(channel, &data);
             // Where it is used, this comes of it; what it does there should have happened before the end. Nothing need come on the
             // channel of a stream.
             if bad(channel_type) != ["T6.4"] {
@@ -505,7 +505,7 @@ async fn judge_altered(
         }
     }
     if channel_type != ChannelType::MAIN {
-        send(&target.main, &good_main);
+        deliver(&target.main, &good_main);
         let requirement = if demand == Demand::Refuse { requirement } else { "T6" };
         until!(target.main, MultiMediaTime).await.or_fail(requirement)?;
     }
@@ -513,13 +513,13 @@ async fn judge_altered(
 }
 
 async fn judge_early(context: &mut Context, channel_type: ChannelType, change: Change) -> Verdict {
-    let Prepared { mut target, source: _source } = prepared(context, channel_type).await?;
+    let Prepared { mut target, source: _source, .. } = prepared(context, channel_type).await?;
     let mut data = idle_data(channel_type);
     change.make(&mut data);
     let requirement = bad(channel_type)[0];
-    refused(channel(&mut target, channel_type)?, &data, requirement).await?;
+    refused(target.channel(channel_type)?, &data, requirement).await?;
     if channel_type != ChannelType::MAIN {
-        send(&target.main, &idle_data(ChannelType::MAIN));
+        deliver(&target.main, &idle_data(ChannelType::MAIN));
         until!(target.main, MultiMediaTime).await.or_fail(requirement)?;
     }
     Ok(())
@@ -531,7 +531,7 @@ async fn judge_undue(context: &mut Context, channel_type: ChannelType, undue: Un
         Undue::In(situation) => {
             let mut sessions = situation.reach(context).await?;
             let channel = sessions.channel(situation, channel_type)?;
-            send(channel, &idle_data(channel_type));
+            deliver(channel, &idle_data(channel_type));
             channel.closed_within(patience).await.or_fail("T6.5")?;
             if channel_type != ChannelType::MAIN {
                 let main = sessions.channel(situation, ChannelType::MAIN)?;
@@ -544,12 +544,12 @@ async fn judge_undue(context: &mut Context, channel_type: ChannelType, undue: Un
             let data = collected.data_of(channel_type)?;
             let good_main = collected.data_of(ChannelType::MAIN)?;
             let target = &mut collected.target;
-            let channel = channel(target, channel_type)?;
-            send(channel, &data);
-            send(channel, &data);
+            let channel = target.channel(channel_type)?;
+            deliver(channel, &data);
+            deliver(channel, &data);
             channel.closed_within(patience).await.or_fail("T6.5")?;
             if channel_type != ChannelType::MAIN {
-                send(&target.main, &good_main);
+                deliver(&target.main, &good_main);
                 until!(target.main, MultiMediaTime).await.or_fail("T6.5")?;
             }
         }
@@ -560,13 +560,13 @@ async fn judge_undue(context: &mut Context, channel_type: ChannelType, undue: Un
 async fn judge_cursor(context: &mut Context) -> Verdict {
     let mut collected = Collected::reach(context, ChannelType::CURSOR).await?;
     let channels: Vec<_> = collected.data.iter().map(|(channel_type, _)| *channel_type).collect();
-    send(channel(&mut collected.target, ChannelType::CURSOR)?, &idle_data(ChannelType::MAIN));
+    deliver(collected.target.channel(ChannelType::CURSOR)?, &idle_data(ChannelType::MAIN));
     for (channel_type, data) in std::mem::take(&mut collected.data) {
-        send(channel(&mut collected.target, channel_type)?, &data);
+        deliver(collected.target.channel(channel_type)?, &data);
     }
     collected.target.list_channels_when_migrated().await.or_fail("T6")?;
     for channel_type in channels {
-        let channel = channel(&mut collected.target, channel_type)?;
+        let channel = collected.target.channel(channel_type)?;
         let ended = channel.has_ended();
         let got = ended.map(|closed| closed.to_string()).unwrap_or_default();
         check(ended.is_none(), "T6", &channel.name, "an open channel", got)?;
@@ -579,7 +579,7 @@ async fn refused(channel: &mut Channel, data: &[u8], requirement: &'static str) 
     const AWAITED: &str = "the peer to close the connection";
     let patience = channel.patience();
     skip(channel).await?;
-    send(channel, data);
+    deliver(channel, data);
     let deadline = Instant::now() + patience;
     while let Ok(received) = channel.next_within(AWAITED, deadline.saturating_duration_since(Instant::now())).await {
         if is!(received, MultiMediaTime | SetAck) {
@@ -600,15 +600,4 @@ async fn skip(channel: &mut Channel) -> Result<(), Unexpected> {
         channel.next("what has arrived").await?;
     }
     Ok(())
-}
-
-fn channel(session: &mut Session, channel_type: ChannelType) -> Result<&mut Channel, Unexpected> {
-    match channel_type {
-        ChannelType::MAIN => Ok(&mut session.main),
-        _ => session.child(channel_type),
-    }
-}
-
-fn send(channel: &Channel, data: &[u8]) {
-    channel.send(ClientMessage::MigrateData(client::MigrateData { data: Data(data) }));
 }

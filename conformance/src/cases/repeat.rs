@@ -1,18 +1,15 @@
 //! Migrations that follow each other: a second destination before the first is reached, a target that becomes a source, and another
 //! attempt after one that came to nothing.
 
-use spice_migration::{
-    ClientMessage, Data,
-    caps::MainCapability,
-    message::{MigrateFlags, client as say},
-};
+use spice_migration::{ClientMessage, caps::MainCapability};
 use tokio::time::timeout;
 
 use super::{check, check_absent, clients::switched};
 use crate::{
-    case::{Case, Context, Level, OrFail, Scheme, Stop, Verdict, run},
-    context::{Place, Prepared, Setup, migrate_data, migrate_flags, restart},
-    peer::client::{Client, Session, is, until},
+    case::{Case, Context, Level, OrFail, Scheme, Verdict, run},
+    context::{Place, Setup},
+    migration::{Prepared, relay, restart},
+    peer::client::{Client, is, until},
     situation::Situation,
     subject::HostEvent,
 };
@@ -119,11 +116,11 @@ async fn second_destination(context: &mut Context, situation: Situation) -> Verd
     let session = sessions.take(situation.place())?;
     let before = session.main.taken.len();
     let client = client(context, seamless);
-    let prepared = prepare(context, &client, session, third, seamless).await.or_fail(requirement)?;
+    let prepared = context.prepare(&client, session, source, third).await.or_fail(requirement)?;
     let main = &prepared.source.main;
     let cancelled = main.taken[before..].iter().any(|received| is!(received, MigrateCancel));
     check(cancelled, requirement, &main.name, "MIGRATE_CANCEL before the new announcement", "it alone")?;
-    finish(context, prepared, source, third, seamless).await.or_fail(requirement)?.close().await;
+    context.complete(prepared, source, third).await.or_fail(requirement)?.close().await;
     sessions.close().await;
     Ok(())
 }
@@ -146,8 +143,8 @@ async fn second_announcement(context: &mut Context) -> Verdict {
     client.connect_children(third.name(), address, &mut at_third).await?;
     session.main.send(ClientMessage::MigrateConnected);
     session.list_channels().await?;
-    let prepared = Prepared { source: session, target: at_third };
-    context.finish_semi_seamless(prepared, source, third).await.or_fail("S10.3")?.close().await;
+    let prepared = Prepared { scheme: Scheme::SemiSeamless, source: session, target: at_third };
+    context.complete(prepared, source, third).await.or_fail("S10.3")?.close().await;
     Ok(())
 }
 
@@ -160,8 +157,8 @@ async fn chain(context: &mut Context, situation: Situation) -> Verdict {
     let mut session = sessions.take(situation.place())?;
     if situation.serves() {
         let client = client(context, seamless);
-        let prepared = prepare_from(context, &client, session, target, third, seamless).await.or_fail("R1")?;
-        finish(context, prepared, target, third, seamless).await.or_fail("R1")?.close().await;
+        let prepared = context.prepare(&client, session, target, third).await.or_fail("R1")?;
+        context.complete(prepared, target, third).await.or_fail("R1")?.close().await;
         return Ok(());
     }
     let patience = context.patience();
@@ -169,38 +166,18 @@ async fn chain(context: &mut Context, situation: Situation) -> Verdict {
     let client = client(context, seamless);
     context.announce(target, third).await?;
     if seamless {
-        hand_over(&mut sessions.take(Place::Source)?, &mut session).await?;
+        relay(&mut sessions.take(Place::Source)?, &mut session).await?;
     } else {
         restart(&mut session).await.or_fail(requirement)?;
         session.start_children().await?;
     }
-    let prepared = match seamless {
-        true => context.follow_seamless(&client, session, third).await,
-        false => context.follow_semi_seamless(&client, session, third).await,
-    }
-    .or_fail(requirement)?;
+    let prepared = context.follow(&client, session, third).await.or_fail(requirement)?;
     let main = &prepared.source.main;
     let first =
         main.taken.iter().find(|received| is!(received, Init | MultiMediaTime | MigrateBegin | MigrateBeginSeamless));
     let early = first.filter(|received| is!(received, MigrateBegin | MigrateBeginSeamless));
     check_absent(early, requirement, main, "no announcement before the client has arrived")?;
-    finish(context, prepared, target, third, seamless).await.or_fail("R3")?.close().await;
-    Ok(())
-}
-
-/// Carries the state of each channel over; MIGRATE has come on each.
-async fn hand_over(source: &mut Session, target: &mut Session) -> Result<(), Stop> {
-    for (source, target) in source.channels().zip(target.channels()) {
-        let migrate = source.taken.iter().find_map(|received| migrate_flags(&received.message().ok()?));
-        let flags = migrate.unwrap_or_default();
-        if flags.contains(MigrateFlags::NEED_FLUSH) {
-            source.send_last(ClientMessage::MigrateFlushMark);
-        }
-        if flags.contains(MigrateFlags::NEED_DATA_TRANSFER) {
-            let data = source.until("MIGRATE_DATA", migrate_data).await?;
-            target.send(ClientMessage::MigrateData(say::MigrateData { data: Data(&data) }));
-        }
-    }
+    context.complete(prepared, target, third).await.or_fail("R3")?.close().await;
     Ok(())
 }
 
@@ -211,8 +188,8 @@ async fn retry(context: &mut Context, end: End, seamless: bool, who: Who) -> Ver
     context.start_pair(setup).await?;
     let client = client(context, seamless);
     let session = context.connect(&client, source).await?;
-    let Prepared { source: mut session, target: at_target } =
-        prepare(context, &client, session, target, seamless).await?;
+    let Prepared { source: mut session, target: at_target, .. } =
+        context.prepare(&client, session, source, target).await?;
     match end {
         End::Failed => {
             let host = context.host(source);
@@ -232,14 +209,14 @@ async fn retry(context: &mut Context, end: End, seamless: bool, who: Who) -> Ver
     }
     match who {
         Who::Same => {
-            let prepared = prepare(context, &client, session, target, seamless).await.or_fail("R2")?;
-            finish(context, prepared, source, target, seamless).await.or_fail("R2")?.close().await;
+            let prepared = context.prepare(&client, session, source, target).await.or_fail("R2")?;
+            context.complete(prepared, source, target).await.or_fail("R2")?.close().await;
         }
         Who::New => {
             session.close().await;
             let session = context.connect(&client, source).await.or_fail("R2.2")?;
-            let prepared = prepare(context, &client, session, target, seamless).await.or_fail("R2.2")?;
-            finish(context, prepared, source, target, seamless).await.or_fail("R2.2")?.close().await;
+            let prepared = context.prepare(&client, session, source, target).await.or_fail("R2.2")?;
+            context.complete(prepared, source, target).await.or_fail("R2.2")?.close().await;
         }
         Who::Silent => {
             context.announce(source, target).await?;
@@ -259,42 +236,5 @@ fn client(context: &Context, seamless: bool) -> Client {
     match seamless {
         true => context.client(),
         false => context.client().with_main(&[MainCapability::SEMI_SEAMLESS_MIGRATE, MainCapability::NAME_AND_UUID]),
-    }
-}
-
-async fn prepare(
-    context: &mut Context,
-    client: &Client,
-    session: Session,
-    to: Place,
-    seamless: bool,
-) -> Result<Prepared, Stop> {
-    prepare_from(context, client, session, Place::Source, to, seamless).await
-}
-
-async fn prepare_from(
-    context: &mut Context,
-    client: &Client,
-    session: Session,
-    from: Place,
-    to: Place,
-    seamless: bool,
-) -> Result<Prepared, Stop> {
-    match seamless {
-        true => context.prepare_seamless(client, session, from, to).await,
-        false => context.prepare_semi_seamless(client, session, from, to).await,
-    }
-}
-
-async fn finish(
-    context: &mut Context,
-    prepared: Prepared,
-    from: Place,
-    to: Place,
-    seamless: bool,
-) -> Result<Session, Stop> {
-    match seamless {
-        true => context.finish_seamless(prepared, from, to).await,
-        false => context.finish_semi_seamless(prepared, from, to).await,
     }
 }

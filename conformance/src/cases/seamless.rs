@@ -13,9 +13,10 @@ use super::{
 };
 use crate::{
     case::{Context, OrFail, Scheme, Stop, Verdict, check},
-    context::{Place, Prepared, Setup, migrate_data, migrate_flags, relay, seamless_version, told_destination},
+    context::{Place, Setup},
+    migration::{Prepared, collect, deliver, migrate_data, migrate_flags, relay, seamless_version, take_data},
     peer::client::{Channel, Session, is, until},
-    subject::HostEvent,
+    subject::{Destination, HostEvent},
 };
 
 cases! {
@@ -198,13 +199,7 @@ async fn begins(context: &mut Context, capabilities: &[MainCapability]) -> Verdi
 
 async fn begin_destination(context: &mut Context) -> Verdict {
     let mut session = announced(context, MainCapability::KNOWN).await?;
-    let told = session
-        .main
-        .until("MigrateBeginSeamless", |message| match message {
-            ServerMessage::MigrateBeginSeamless(begin) => Some(told_destination(&begin.destination)),
-            _ => None,
-        })
-        .await?;
+    let told = session.main.until("MIGRATE_BEGIN_SEAMLESS", Destination::told).await?;
     let given = context.given_destination(Place::Target);
     check(told == given, "S1.4", &session.main.name, format_args!("{given:?}"), format_args!("{told:?}"))
 }
@@ -292,7 +287,7 @@ async fn end_after_nack(context: &mut Context) -> Verdict {
 }
 
 async fn migrate_everywhere(context: &mut Context) -> Verdict {
-    let Prepared { mut source, target: _target } = prepared(context).await?;
+    let Prepared { mut source, target: _target, .. } = prepared(context).await?;
     context.migrate(Place::Source, Place::Target).await?;
     for channel in source.channels() {
         channel.until("MIGRATE", migrate_flags).await.or_fail("S4.1")?;
@@ -301,7 +296,7 @@ async fn migrate_everywhere(context: &mut Context) -> Verdict {
 }
 
 async fn flags(context: &mut Context) -> Verdict {
-    let Prepared { mut source, target: _target } = prepared_with(context, EVERYTHING).await?;
+    let Prepared { mut source, target: _target, .. } = prepared_with(context, EVERYTHING).await?;
     context.migrate(Place::Source, Place::Target).await?;
     for channel in source.channels() {
         let expected = match channel.id.channel_type {
@@ -322,7 +317,7 @@ async fn flags(context: &mut Context) -> Verdict {
 }
 
 async fn only_data_follows(context: &mut Context) -> Verdict {
-    let Prepared { mut source, mut target } = prepared(context).await?;
+    let Prepared { mut source, mut target, .. } = prepared(context).await?;
     context.migrate(Place::Source, Place::Target).await?;
     relay(&mut source, &mut target).await?;
     for channel in source.channels() {
@@ -348,7 +343,7 @@ async fn only_data_follows(context: &mut Context) -> Verdict {
 }
 
 async fn data_after_flush(context: &mut Context) -> Verdict {
-    let Prepared { mut source, target: _target } = prepared(context).await?;
+    let Prepared { mut source, target: _target, .. } = prepared(context).await?;
     context.migrate(Place::Source, Place::Target).await?;
     for channel in source.channels() {
         let flags = channel.until("MIGRATE", migrate_flags).await?;
@@ -367,7 +362,7 @@ async fn data_after_flush(context: &mut Context) -> Verdict {
 }
 
 async fn source_sequence(context: &mut Context) -> Verdict {
-    let Prepared { mut source, mut target } = prepared(context).await?;
+    let Prepared { mut source, mut target, .. } = prepared(context).await?;
     context.migrate(Place::Source, Place::Target).await?;
     relay(&mut source, &mut target).await?;
     source.main.finish();
@@ -376,7 +371,7 @@ async fn source_sequence(context: &mut Context) -> Verdict {
 }
 
 async fn completion_told(context: &mut Context) -> Verdict {
-    let Prepared { mut source, mut target } = prepared(context).await?;
+    let Prepared { mut source, mut target, .. } = prepared(context).await?;
     context.migrate(Place::Source, Place::Target).await?;
     relay(&mut source, &mut target).await?;
     not_completed_yet(context)?;
@@ -442,25 +437,21 @@ async fn data_whole(context: &mut Context) -> Verdict {
 
 /// The migration data of main, display and inputs, each with its connection's name.
 async fn all_data(context: &mut Context) -> Result<Vec<(ChannelType, String, Vec<u8>)>, Stop> {
-    let Prepared { mut source, target: _target } = prepared(context).await?;
+    let Prepared { mut source, target: _target, .. } = prepared(context).await?;
     context.migrate(Place::Source, Place::Target).await?;
     let mut all = Vec::new();
-    for channel in source.channels() {
-        let channel_type = channel.id.channel_type;
-        if [ChannelType::MAIN, ChannelType::DISPLAY, ChannelType::INPUTS].contains(&channel_type) {
-            let flags = channel.until("MIGRATE", migrate_flags).await?;
-            if flags.contains(MigrateFlags::NEED_FLUSH) {
-                channel.send_last(ClientMessage::MigrateFlushMark);
-            }
-            let data = channel.until("MIGRATE_DATA", migrate_data).await?;
-            all.push((channel_type, channel.name.clone(), data));
+    for channel_type in [ChannelType::MAIN, ChannelType::DISPLAY, ChannelType::INPUTS] {
+        let channel = source.channel(channel_type)?;
+        match take_data(channel).await? {
+            Some(data) => all.push((channel_type, channel.name.clone(), data)),
+            None => return Err(channel.unexpected("MIGRATE with NEED_DATA_TRANSFER", "one without").into()),
         }
     }
     Ok(all)
 }
 
 async fn port_and_smartcard_data(context: &mut Context) -> Verdict {
-    let Prepared { mut source, target: _target } = prepared_with(context, EVERYTHING).await?;
+    let Prepared { mut source, target: _target, .. } = prepared_with(context, EVERYTHING).await?;
     context.migrate(Place::Source, Place::Target).await?;
     for (channel_type, data) in collect(&mut source).await? {
         let (magic, least): (&[u8], _) = match channel_type {
@@ -492,7 +483,7 @@ async fn no_agent(context: &mut Context) -> Verdict {
 }
 
 async fn motions_counted(context: &mut Context) -> Verdict {
-    let Prepared { mut source, target: _target } = prepared(context).await?;
+    let Prepared { mut source, target: _target, .. } = prepared(context).await?;
     let inputs = source.child(ChannelType::INPUTS)?;
     inputs.send(MOUSE_MOTION);
     inputs.send(MOUSE_MOTION);
@@ -519,7 +510,7 @@ async fn no_init(context: &mut Context) -> Verdict {
 }
 
 async fn multi_media_time(context: &mut Context) -> Verdict {
-    let Prepared { mut source, mut target } = prepared(context).await?;
+    let Prepared { mut source, mut target, .. } = prepared(context).await?;
     context.migrate(Place::Source, Place::Target).await?;
     // One that came before the data does not count.
     let early = target.main.arrived().filter(|received| is!(received, MultiMediaTime)).count();
@@ -531,7 +522,7 @@ async fn multi_media_time(context: &mut Context) -> Verdict {
 }
 
 async fn session_works(context: &mut Context) -> Verdict {
-    let Prepared { mut source, mut target } = prepared_with(context, EVERYTHING).await?;
+    let Prepared { mut source, mut target, .. } = prepared_with(context, EVERYTHING).await?;
     context.migrate(Place::Source, Place::Target).await?;
     relay(&mut source, &mut target).await?;
     source.close().await;
@@ -540,12 +531,12 @@ async fn session_works(context: &mut Context) -> Verdict {
 }
 
 async fn data_in_any_order(context: &mut Context) -> Verdict {
-    let Prepared { mut source, mut target } = prepared(context).await?;
+    let Prepared { mut source, mut target, .. } = prepared(context).await?;
     context.migrate(Place::Source, Place::Target).await?;
     let mut all = collect(&mut source).await?;
     all.reverse();
     for (channel_type, data) in &all {
-        deliver(&mut target, *channel_type, data)?;
+        deliver(target.channel(*channel_type)?, data);
         if *channel_type == ChannelType::INPUTS {
             // The answer shows that its data has been taken before that of main is sent.
             let inputs = target.child(ChannelType::INPUTS)?;
@@ -577,7 +568,7 @@ async fn channel_not_linked(context: &mut Context) -> Verdict {
     context.migrate(Place::Source, Place::Target).await?;
     for (channel_type, data) in collect(&mut source).await? {
         if channel_type != ChannelType::INPUTS {
-            deliver(&mut target, channel_type, &data)?;
+            deliver(target.channel(channel_type)?, &data);
         }
     }
     target.list_channels_when_migrated().await.or_fail("T4.4")
@@ -587,8 +578,8 @@ async fn serials_go_on(context: &mut Context) -> Verdict {
     context.start_pair(ALLOWED).await?;
     let client = context.client().with_common(&[CommonCapability::AUTH_SELECTION, CommonCapability::AUTH_SPICE]);
     let session = context.connect(&client, Place::Source).await?;
-    let Prepared { mut source, mut target } =
-        context.prepare_seamless(&client, session, Place::Source, Place::Target).await?;
+    let Prepared { mut source, mut target, .. } =
+        context.prepare(&client, session, Place::Source, Place::Target).await?;
     context.migrate(Place::Source, Place::Target).await?;
     let all = collect(&mut source).await?;
     let mut last = 0;
@@ -596,7 +587,7 @@ async fn serials_go_on(context: &mut Context) -> Verdict {
         if let Ok(State::Display(display)) = State::decode(*channel_type, data) {
             last = display.message_serial;
         }
-        deliver(&mut target, *channel_type, data)?;
+        deliver(target.channel(*channel_type)?, data);
     }
     let first = |main: &Channel| main.taken.first().map(|received| received.serial);
     let (expected, main) = (first(&source.main), first(&target.main));
@@ -605,31 +596,6 @@ async fn serials_go_on(context: &mut Context) -> Verdict {
     let display = target.child(ChannelType::DISPLAY)?;
     let first = display.next("a message at the target").await?.serial;
     check(first > last, "T4.3", &display.name, format_args!("a serial above {last}"), first)
-}
-
-/// Does the client's part at the source: the data of each channel that has any, the main channel's first.
-pub(super) async fn collect(source: &mut Session) -> Result<Vec<(ChannelType, Vec<u8>)>, Stop> {
-    let mut all = Vec::new();
-    for channel in source.channels() {
-        let flags = channel.until("MIGRATE", migrate_flags).await?;
-        if flags.contains(MigrateFlags::NEED_FLUSH) {
-            channel.send_last(ClientMessage::MigrateFlushMark);
-        }
-        if flags.contains(MigrateFlags::NEED_DATA_TRANSFER) {
-            all.push((channel.id.channel_type, channel.until("MIGRATE_DATA", migrate_data).await?));
-        }
-    }
-    Ok(all)
-}
-
-/// Sends a channel's data to the target.
-pub(super) fn deliver(target: &mut Session, channel_type: ChannelType, data: &[u8]) -> Result<(), Stop> {
-    let channel = match channel_type {
-        ChannelType::MAIN => &target.main,
-        _ => target.child(channel_type)?,
-    };
-    channel.send(ClientMessage::MigrateData(client::MigrateData { data: Data(data) }));
-    Ok(())
 }
 
 async fn target_sequence(context: &mut Context) -> Verdict {
@@ -641,11 +607,11 @@ async fn target_sequence(context: &mut Context) -> Verdict {
 
 async fn chained(context: &mut Context) -> Verdict {
     let prepared = prepared(context).await?;
-    let target = context.finish_seamless(prepared, Place::Source, Place::Target).await?;
+    let target = context.complete(prepared, Place::Source, Place::Target).await?;
     context.start(Place::Third, ALLOWED).await?;
     let client = context.client();
-    let prepared = context.prepare_seamless(&client, target, Place::Target, Place::Third).await.map_err(violates_r1)?;
-    let third = context.finish_seamless(prepared, Place::Target, Place::Third).await.map_err(violates_r1)?;
+    let prepared = context.prepare(&client, target, Place::Target, Place::Third).await.map_err(violates_r1)?;
+    let third = context.complete(prepared, Place::Target, Place::Third).await.map_err(violates_r1)?;
     third.close().await;
     Ok(())
 }
@@ -680,12 +646,12 @@ async fn prepared_with(context: &mut Context, setup: Setup) -> Result<Prepared, 
     context.start_pair(setup).await?;
     let client = context.client();
     let session = context.connect(&client, Place::Source).await?;
-    context.prepare_seamless(&client, session, Place::Source, Place::Target).await
+    context.prepare(&client, session, Place::Source, Place::Target).await
 }
 
 /// A seamless migration up to where all data is delivered: the session at the target.
 async fn relayed(context: &mut Context) -> Result<Session, Stop> {
-    let Prepared { mut source, mut target } = prepared(context).await?;
+    let Prepared { mut source, mut target, .. } = prepared(context).await?;
     context.migrate(Place::Source, Place::Target).await?;
     relay(&mut source, &mut target).await?;
     source.close().await;

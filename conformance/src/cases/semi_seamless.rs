@@ -7,9 +7,10 @@ use spice_migration::{ClientMessage, ServerMessage, caps::MainCapability, messag
 use super::{cases, check_absent};
 use crate::{
     case::{Context, OrFail, Scheme, Stop, Verdict, check},
-    context::{MAIN, Place, Prepared, Setup, restart, told_destination},
+    context::{MAIN, Place, Setup},
+    migration::{Prepared, restart},
     peer::client::{Client, Received, Session, is, until},
-    subject::HostEvent,
+    subject::{Destination, HostEvent},
 };
 
 cases! {
@@ -144,25 +145,19 @@ async fn begin_destination(context: &mut Context) -> Verdict {
     let client = context.client();
     let mut session = context.connect(&client, Place::Source).await?;
     context.announce(Place::Source, Place::Target).await?;
-    let told = session
-        .main
-        .until("MigrateBegin", |message| match message {
-            ServerMessage::MigrateBegin(begin) => Some(told_destination(&begin.destination)),
-            _ => None,
-        })
-        .await?;
+    let told = session.main.until("MIGRATE_BEGIN", Destination::told).await?;
     let given = context.given_destination(Place::Target);
     check(told == given, "S1.4", &session.main.name, format_args!("{given:?}"), format_args!("{told:?}"))
 }
 
 async fn end_told(context: &mut Context) -> Verdict {
-    let Prepared { mut source, target: _target } = prepared(context).await?;
+    let Prepared { mut source, target: _target, .. } = prepared(context).await?;
     context.migrate(Place::Source, Place::Target).await?;
     until!(source.main, MigrateEnd).await.or_fail("S4.2")
 }
 
 async fn source_sequence(context: &mut Context) -> Verdict {
-    let Prepared { mut source, target: _target } = prepared(context).await?;
+    let Prepared { mut source, target: _target, .. } = prepared(context).await?;
     context.migrate(Place::Source, Place::Target).await?;
     until!(source.main, MigrateEnd).await?;
     source.main.finish();
@@ -189,7 +184,7 @@ pub(super) fn sequence_is(source: &Session, expected: &[&str]) -> Verdict {
 }
 
 async fn completion_told(context: &mut Context) -> Verdict {
-    let Prepared { mut source, mut target } = prepared(context).await?;
+    let Prepared { mut source, mut target, .. } = prepared(context).await?;
     context.migrate(Place::Source, Place::Target).await?;
     until!(source.main, MigrateEnd).await?;
     restart(&mut target).await?;
@@ -204,7 +199,7 @@ async fn completion_told(context: &mut Context) -> Verdict {
 }
 
 async fn completion_told_once(context: &mut Context) -> Verdict {
-    let Prepared { mut source, target: _target } = prepared(context).await?;
+    let Prepared { mut source, target: _target, .. } = prepared(context).await?;
     context.migrate(Place::Source, Place::Target).await?;
     until!(source.main, MigrateEnd).await?;
     if context.host(Place::Source).seen(HostEvent::ClientMigrationCompleted) {
@@ -221,7 +216,7 @@ async fn completion_told_once(context: &mut Context) -> Verdict {
 }
 
 async fn newcomer_does_not_hold_up(context: &mut Context) -> Verdict {
-    let Prepared { mut source, target: _target } = prepared(context).await?;
+    let Prepared { mut source, target: _target, .. } = prepared(context).await?;
     context.migrate(Place::Source, Place::Target).await?;
     until!(source.main, MigrateEnd).await?;
     not_completed_yet(context)?;
@@ -242,7 +237,7 @@ pub(super) fn not_completed_yet(context: &mut Context) -> Verdict {
 }
 
 async fn client_stays(context: &mut Context) -> Verdict {
-    let Prepared { mut source, target: _target } = prepared(context).await?;
+    let Prepared { mut source, target: _target, .. } = prepared(context).await?;
     context.migrate(Place::Source, Place::Target).await?;
     until!(source.main, MigrateEnd).await?;
     let limit = context.subject.migrate_timeout();
@@ -257,7 +252,7 @@ async fn client_stays(context: &mut Context) -> Verdict {
 const MARGIN: Duration = Duration::from_secs(2);
 
 async fn target_silent(context: &mut Context) -> Verdict {
-    let Prepared { mut source, mut target } = prepared(context).await?;
+    let Prepared { mut source, mut target, .. } = prepared(context).await?;
     context.migrate(Place::Source, Place::Target).await?;
     until!(source.main, MigrateEnd).await?;
     let patience = context.patience();
@@ -275,7 +270,7 @@ async fn target_silent(context: &mut Context) -> Verdict {
 }
 
 async fn same_session_id(context: &mut Context) -> Verdict {
-    let Prepared { mut source, mut target } = prepared(context).await?;
+    let Prepared { mut source, mut target, .. } = prepared(context).await?;
     context.migrate(Place::Source, Place::Target).await?;
     until!(source.main, MigrateEnd).await?;
     target.main.send(ClientMessage::MigrateEnd);
@@ -304,7 +299,7 @@ async fn nothing_repeated(context: &mut Context) -> Verdict {
 }
 
 async fn held_channels_start(context: &mut Context) -> Verdict {
-    let Prepared { mut source, mut target } = prepared(context).await?;
+    let Prepared { mut source, mut target, .. } = prepared(context).await?;
     context.migrate(Place::Source, Place::Target).await?;
     until!(source.main, MigrateEnd).await?;
     restart(&mut target).await?;
@@ -343,7 +338,7 @@ async fn end_without_semi(context: &mut Context) -> Verdict {
 }
 
 async fn attach_while_migrating(context: &mut Context) -> Verdict {
-    let Prepared { mut source, mut target } = prepared(context).await?;
+    let Prepared { mut source, mut target, .. } = prepared(context).await?;
     target.main.send(ClientMessage::AttachChannels);
     context.migrate(Place::Source, Place::Target).await?;
     until!(source.main, MigrateEnd).await?;
@@ -381,9 +376,9 @@ async fn chained(context: &mut Context) -> Verdict {
     let client = context.client().with_main(SEMI);
     let target = migrated(context).await?;
     context.start(Place::Third, Setup::default()).await?;
-    let prepared = context.prepare_semi_seamless(&client, target, Place::Target, Place::Third).await;
+    let prepared = context.prepare(&client, target, Place::Target, Place::Third).await;
     let prepared = prepared.map_err(violates_r1)?;
-    let third = context.finish_semi_seamless(prepared, Place::Target, Place::Third).await.map_err(violates_r1)?;
+    let third = context.complete(prepared, Place::Target, Place::Third).await.map_err(violates_r1)?;
     third.close().await;
     Ok(())
 }
@@ -407,11 +402,11 @@ async fn prepared(context: &mut Context) -> Result<Prepared, Stop> {
     context.start_pair(Setup::default()).await?;
     let client = context.client().with_main(SEMI);
     let session = context.connect(&client, Place::Source).await?;
-    context.prepare_semi_seamless(&client, session, Place::Source, Place::Target).await
+    context.prepare(&client, session, Place::Source, Place::Target).await
 }
 
 /// A whole semi-seamless migration: the session at the target.
 async fn migrated(context: &mut Context) -> Result<Session, Stop> {
     let prepared = prepared(context).await?;
-    context.finish_semi_seamless(prepared, Place::Source, Place::Target).await
+    context.complete(prepared, Place::Source, Place::Target).await
 }

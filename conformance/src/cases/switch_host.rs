@@ -1,12 +1,13 @@
 //! Switch-host: the client starts afresh at the target.
 
-use spice_migration::{ClientMessage, ServerMessage, caps::MainCapability};
+use spice_migration::{ClientMessage, caps::MainCapability};
 
 use super::{cases, check_absent, semi_seamless::sequence_is};
 use crate::{
     case::{Context, OrFail, Scheme, Stop, Verdict, check},
-    context::{Place, Setup, told_destination},
+    context::{Place, Setup},
     peer::client::{Session, is, until},
+    subject::Destination,
 };
 
 cases! {
@@ -82,13 +83,7 @@ async fn not_awaited(context: &mut Context) -> Verdict {
 async fn destination(context: &mut Context) -> Verdict {
     let mut session = announced(context, INCAPABLE).await?;
     context.migrate(Place::Source, Place::Target).await?;
-    let told = session
-        .main
-        .until("MigrateSwitchHost", |message| match message {
-            ServerMessage::MigrateSwitchHost(switch) => Some(told_destination(&switch.destination)),
-            _ => None,
-        })
-        .await?;
+    let told = session.main.until("MIGRATE_SWITCH_HOST", Destination::told).await?;
     let given = context.given_destination(Place::Target);
     check(told == given, "S1.4", &session.main.name, format_args!("{given:?}"), format_args!("{told:?}"))
 }

@@ -7,13 +7,14 @@ use spice_migration::{
     ChannelType, ClientMessage, Data,
     frame::{self, HeaderKind},
     link::LinkError,
-    message::{ChannelId, MigrateFlags, client as say},
+    message::ChannelId,
 };
 
 use super::{cases, check};
 use crate::{
     case::{Context, OrFail, Stop, Verdict},
-    context::{MAIN, Place, Setup, migrate_data, migrate_flags},
+    context::{MAIN, Place, Setup},
+    migration::{deliver, take_data},
     peer::client::{DISPLAY_INIT, RawLink},
     situation::{Sessions, Situation},
     subject::HostEvent,
@@ -109,14 +110,11 @@ async fn display_without_data(context: &mut Context) -> Verdict {
     let mut sessions: Sessions = situation.reach(context).await?;
     let (mut source, mut target) = (sessions.take(Place::Source)?, sessions.take(Place::Target)?);
     for (source, target) in source.channels().zip(target.channels()) {
-        let migrate = source.taken.iter().find_map(|received| migrate_flags(&received.message().ok()?));
-        let flags = migrate.unwrap_or_default();
-        if source.id.channel_type == ChannelType::DISPLAY || !flags.contains(MigrateFlags::NEED_DATA_TRANSFER) {
-            continue;
+        if source.id.channel_type != ChannelType::DISPLAY
+            && let Some(data) = take_data(source).await?
+        {
+            deliver(target, &data);
         }
-        source.send_last(ClientMessage::MigrateFlushMark);
-        let data = source.until("MIGRATE_DATA", migrate_data).await?;
-        target.send(ClientMessage::MigrateData(say::MigrateData { data: Data(&data) }));
     }
     target.child(ChannelType::DISPLAY)?.closed_within(limit).await.or_fail("T8")?;
     let ended = target.main.has_ended();

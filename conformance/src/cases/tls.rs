@@ -1,11 +1,12 @@
 //! Hosts that demand TLS, and hosts that refuse it.
 
-use spice_migration::{ClientMessage, ServerMessage, caps::MainCapability, link::LinkError};
+use spice_migration::{ClientMessage, caps::MainCapability, link::LinkError};
 
 use super::{cases, check, clients::switched};
 use crate::{
-    case::{Context, OrFail, Scheme, Stop, Verdict},
-    context::{MAIN, Place, Prepared, Setup, told_destination},
+    case::{Context, OrFail, Stop, Verdict},
+    context::{MAIN, Place, Setup},
+    migration::Prepared,
     peer::{
         client::{Client, Session, until},
         tls::connector,
@@ -124,42 +125,32 @@ async fn announced_as_given(context: &mut Context, setup: Setup, capabilities: &
     if capabilities.is_empty() {
         context.migrate(Place::Source, Place::Target).await?;
     }
-    let told = session.main.until("a destination", destination).await?;
+    let told = session.main.until("a destination", Destination::told).await?;
     let given = context.given_destination(Place::Target);
     check(told == given, "S1.4", &session.main.name, format_args!("{given:?}"), format_args!("{told:?}"))
-}
-
-/// Picks the destination of whatever carries one.
-fn destination(message: &ServerMessage<'_>) -> Option<Destination> {
-    match message {
-        ServerMessage::MigrateBegin(begin) => Some(told_destination(&begin.destination)),
-        ServerMessage::MigrateBeginSeamless(begin) => Some(told_destination(&begin.destination)),
-        ServerMessage::MigrateSwitchHost(switch) => Some(told_destination(&switch.destination)),
-        _ => None,
-    }
 }
 
 async fn semi_seamless(context: &mut Context) -> Verdict {
     context.start_pair(SECURED).await?;
     let client = context.client().with_main(SEMI);
     let session = context.connect(&client, Place::Source).await.or_fail("L4.2")?;
-    let prepared = context.prepare_semi_seamless(&client, session, Place::Source, Place::Target).await;
-    works_at_target(context, prepared.or_fail("L4.2")?, Scheme::SemiSeamless).await.or_fail("L4.2")
+    let prepared = context.prepare(&client, session, Place::Source, Place::Target).await;
+    works_at_target(context, prepared.or_fail("L4.2")?).await.or_fail("L4.2")
 }
 
 async fn seamless(context: &mut Context) -> Verdict {
     context.start_pair(Setup { seamless: true, ..SECURED }).await?;
     let client = context.client();
     let session = context.connect(&client, Place::Source).await.or_fail("L4.2")?;
-    let prepared = context.prepare_seamless(&client, session, Place::Source, Place::Target).await;
-    works_at_target(context, prepared.or_fail("L4.2")?, Scheme::Seamless).await.or_fail("L4.2")
+    let prepared = context.prepare(&client, session, Place::Source, Place::Target).await;
+    works_at_target(context, prepared.or_fail("L4.2")?).await.or_fail("L4.2")
 }
 
 async fn plaintext_first(context: &mut Context) -> Verdict {
     let (client, session) = announced(context).await?;
     refused_in_plaintext(context, Place::Target, session.id).await?;
-    let prepared = context.follow_semi_seamless(&client, session, Place::Target).await.or_fail("L4")?;
-    works_at_target(context, prepared, Scheme::SemiSeamless).await.or_fail("L4")
+    let prepared = context.follow(&client, session, Place::Target).await.or_fail("L4")?;
+    works_at_target(context, prepared).await.or_fail("L4")
 }
 
 /// Two hosts that demand TLS, and a session to which the target is announced.
@@ -171,11 +162,8 @@ async fn announced(context: &mut Context) -> Result<(Client, Session), Stop> {
     Ok((client, session))
 }
 
-async fn works_at_target(context: &mut Context, prepared: Prepared, scheme: Scheme) -> Result<(), Stop> {
-    let mut session = match scheme {
-        Scheme::Seamless => context.finish_seamless(prepared, Place::Source, Place::Target).await?,
-        _ => context.finish_semi_seamless(prepared, Place::Source, Place::Target).await?,
-    };
+async fn works_at_target(context: &mut Context, prepared: Prepared) -> Result<(), Stop> {
+    let mut session = context.complete(prepared, Place::Source, Place::Target).await?;
     session.list_channels_when_migrated().await?;
     session.close().await;
     Ok(())

@@ -94,12 +94,11 @@ async fn judge(context: &mut Context, situation: Situation, way: Way) -> Verdict
         Way::All => {}
     }
     sessions.close().await;
-    strands_nobody(context, situation).await
+    strands_nobody(context, situation.guest()).await
 }
 
-/// Moves the guest if it has not moved, and fails the case if somebody waits in vain for a client that has gone in a situation.
-async fn strands_nobody(context: &mut Context, situation: Situation) -> Verdict {
-    let guest = situation.guest();
+/// Moves the guest if it has not moved, and fails the case if somebody waits in vain for a client that has gone.
+pub(super) async fn strands_nobody(context: &mut Context, guest: GuestMove) -> Verdict {
     hosts_are_told(context, guest).await?;
     no_leaks(context).await?;
 
@@ -113,7 +112,7 @@ async fn strands_nobody(context: &mut Context, situation: Situation) -> Verdict 
 }
 
 /// Moves the guest if it has not moved, and fails the case if a host waits in vain for a client that has gone.
-pub(super) async fn hosts_are_told(context: &mut Context, guest: GuestMove) -> Verdict {
+async fn hosts_are_told(context: &mut Context, guest: GuestMove) -> Verdict {
     let limit = context.subject.migrate_timeout() + context.patience();
     if guest == GuestMove::Due {
         context.migrate(Place::Source, Place::Target).await?;

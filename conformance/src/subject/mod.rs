@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use spice_migration::migrate::source_host::Completion;
+use spice_migration::{self as wire, ServerMessage, Text, migrate::source_host::Completion};
 
 use crate::{
     peer::{
@@ -305,6 +305,25 @@ impl Destination {
     #[must_use]
     pub fn plain(address: SocketAddr) -> Self {
         Self { host: address.ip().to_string(), port: Some(address.port()), tls_port: None, cert_subject: None }
+    }
+
+    /// What a message tells a client, if it is an announcement or SWITCH_HOST. Ports of 0 and 0xFFFF both mean that none is given.
+    #[must_use]
+    pub fn told(message: &ServerMessage<'_>) -> Option<Self> {
+        let told = match message {
+            ServerMessage::MigrateBegin(begin) => &begin.destination,
+            ServerMessage::MigrateBeginSeamless(begin) => &begin.destination,
+            ServerMessage::MigrateSwitchHost(switch) => &switch.destination,
+            _ => return None,
+        };
+        let text = |text: Text<'_>| String::from_utf8_lossy(text.as_bytes()).into_owned();
+        let port = |port| (port != 0 && port != wire::Destination::NO_PORT).then_some(port);
+        Some(Self {
+            host: text(told.host),
+            port: port(told.port),
+            tls_port: port(told.tls_port),
+            cert_subject: told.cert_subject.map(text),
+        })
     }
 }
 

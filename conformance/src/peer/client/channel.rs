@@ -21,7 +21,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, WriteHalf, split},
     sync::mpsc,
     task::JoinHandle,
-    time::{sleep, timeout, timeout_at},
+    time::{timeout, timeout_at},
 };
 use tokio_util::either::Either;
 
@@ -34,9 +34,6 @@ use crate::{
     peer::tls::Stream,
     trace::{Direction, Trace, Watched},
 };
-
-/// Between two bytes that go by themselves: for the peer to find the first alone.
-pub(super) const PAUSE: Duration = Duration::from_millis(1);
 
 /// Largest body that is read. QEMU's display sends single images of a few megabytes.
 const MAX_BODY: u32 = 16 << 20;
@@ -149,8 +146,6 @@ enum Command {
     },
     /// Write these bytes as they are, and nothing by itself from then on.
     SendBytes(Vec<u8>),
-    /// Write each byte by itself from then on.
-    ByteByByte,
     /// Close the sending direction: the peer learns that nothing follows, and can still be read.
     Finish,
     Close,
@@ -207,7 +202,6 @@ impl Channel {
             window: 0,
             unacknowledged: 0,
             quiet: false,
-            byte_by_byte: false,
             wire,
         };
         let pump = tokio::spawn(pump.run(stream, received_commands));
@@ -271,11 +265,6 @@ impl Channel {
         debug_assert!(encoded.is_ok(), "there is room for a full header");
         // A pump that has ended has said so in its last event.
         let _ = self.commands.send(Command::Send { bytes: bytes.split_off(start), last });
-    }
-
-    /// From now on each byte goes in a segment of its own.
-    pub fn send_byte_by_byte(&self) {
-        let _ = self.commands.send(Command::ByteByByte);
     }
 
     /// Tells the peer that nothing follows; what it still sends can be taken.
@@ -429,7 +418,6 @@ struct Pump {
     unacknowledged: u32,
     /// Whether the last message was sent.
     quiet: bool,
-    byte_by_byte: bool,
     wire: Option<Wire>,
 }
 
@@ -457,7 +445,6 @@ impl Pump {
                             break closed;
                         }
                     }
-                    Some(Command::ByteByByte) => self.byte_by_byte = true,
                     Some(Command::Finish) => {
                         self.trace.event(&self.name, &"the suite sends nothing more");
                         self.quiet = true;
@@ -608,17 +595,7 @@ impl Pump {
     }
 
     async fn write_bytes(&self, writer: &mut WriteHalf<Stream>, bytes: &[u8], portion: Portion) -> Result<(), Closed> {
-        let write = async {
-            if !self.byte_by_byte {
-                return link::write(writer, bytes, portion).await;
-            }
-            for byte in bytes {
-                link::write(writer, &[*byte], Portion::Whole).await?;
-                sleep(PAUSE).await;
-            }
-            Ok(())
-        };
-        let written = timeout(self.patience, write).await;
+        let written = timeout(self.patience, link::write(writer, bytes, portion)).await;
         if let (Portion::Last(_), Some(wire)) = (portion, &self.wire) {
             wire.end();
             return Err(Closed::Cut);

@@ -36,7 +36,7 @@ use super::{
     connection::{Connection, Message, Pace},
     session::DISPLAY_INIT,
 };
-use crate::{context::told_destination, subject::Destination};
+use crate::subject::Destination;
 use migrate::client::{Agreement, Effect, Input, Phase};
 
 /// Most channels that a follower links. spice-server offers one per device and monitor, QEMU's default machine four.
@@ -566,10 +566,10 @@ impl Session {
             }
             return Ok(());
         }
+        if let Some(destination) = Destination::told(&decoded) {
+            self.destination = Some(destination);
+        }
         match &decoded {
-            ServerMessage::MigrateBegin(begin) => self.destination = Some(told_destination(&begin.destination)),
-            ServerMessage::MigrateBeginSeamless(begin) => self.destination = Some(told_destination(&begin.destination)),
-            ServerMessage::MigrateSwitchHost(switch) => self.destination = Some(told_destination(&switch.destination)),
             ServerMessage::MigrateData(server::MigrateData { data }) => self.data = data.0.to_vec(),
             ServerMessage::Migrate(_) => connection.quiet = true,
             _ => {}

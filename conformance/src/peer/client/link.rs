@@ -18,7 +18,7 @@ use tokio_rustls::TlsConnector;
 use tokio_util::either::Either;
 
 use super::{
-    channel::{Channel, Closed, PAUSE},
+    channel::{Channel, Closed},
     wire::{Portion, Wire},
 };
 use crate::{
@@ -29,6 +29,9 @@ use crate::{
     },
     trace::{Direction, Linked, Trace},
 };
+
+/// Between two segments of what could go in one: for the peer to find the first alone.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// What a client asks for when it links a channel.
 #[derive(Clone, Debug)]
@@ -309,22 +312,27 @@ impl RawLink {
     }
 }
 
-/// Writes all of a portion, also what TLS would keep.
+/// Writes a portion, also what TLS would keep.
 pub(super) async fn write(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8], portion: Portion) -> io::Result<()> {
-    let (Portion::Then(first) | Portion::Last(first)) = portion else {
-        stream.write_all(bytes).await?;
-        return stream.flush().await;
+    let first = match portion {
+        Portion::Whole => bytes.len(),
+        Portion::Then(first) | Portion::Last(first) => first,
+        Portion::Bytes => 1,
     };
-    stream.write_all(&bytes[..first]).await?;
+    let (first, rest) = bytes.split_at(first.min(bytes.len()));
+    stream.write_all(first).await?;
     stream.flush().await?;
-    match portion {
-        Portion::Last(_) => stream.shutdown().await,
-        _ => {
-            sleep(PAUSE).await;
-            stream.write_all(&bytes[first..]).await?;
-            stream.flush().await
-        }
+    let segment = match portion {
+        Portion::Last(_) => return stream.shutdown().await,
+        Portion::Bytes => 1,
+        Portion::Whole | Portion::Then(_) => rest.len().max(1),
+    };
+    for segment in rest.chunks(segment) {
+        sleep(PAUSE).await;
+        stream.write_all(segment).await?;
+        stream.flush().await?;
     }
+    Ok(())
 }
 
 fn on_wire(words: &[u32]) -> Vec<[u8; 4]> {

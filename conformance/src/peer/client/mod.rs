@@ -61,8 +61,6 @@ pub struct Client {
     pub password: String,
     /// How long to wait for what should come at once.
     pub patience: Duration,
-    /// Whether each byte behind the link stage goes in a segment of its own.
-    pub byte_by_byte: bool,
     /// Where its bytes are noted, and perhaps cut.
     pub wire: Option<Wire>,
     /// How it connects, if not in plaintext.
@@ -80,7 +78,6 @@ impl Client {
             main: MainCapability::KNOWN.to_vec(),
             password: String::new(),
             patience,
-            byte_by_byte: false,
             wire: None,
             tls: None,
             trace,
@@ -106,6 +103,14 @@ impl Client {
     pub fn with_password(mut self, password: &str) -> Self {
         password.clone_into(&mut self.password);
         self
+    }
+
+    /// Whether it is migrated seamlessly by hosts that allow it: spice-server asks for both capabilities.
+    #[must_use]
+    pub fn can_seamless(&self) -> bool {
+        [MainCapability::SEAMLESS_MIGRATE, MainCapability::AGENT_CONNECTED_TOKENS]
+            .iter()
+            .all(|due| self.main.contains(due))
     }
 
     /// What this client sends in order to link a channel.
@@ -158,13 +163,7 @@ impl Client {
         }
         link.authenticate(&request, &reply, &self.password).await?;
         match link.result().await? {
-            LinkError::OK => {
-                let channel = link.into_channel(&request, &reply);
-                if self.byte_by_byte {
-                    channel.send_byte_by_byte();
-                }
-                Ok(channel)
-            }
+            LinkError::OK => Ok(link.into_channel(&request, &reply)),
             refused => Err(link.unexpected("link result OK", format!("link result {refused}"))),
         }
     }

@@ -110,6 +110,17 @@ impl Session {
         Ok(())
     }
 
+    /// One of the channels.
+    ///
+    /// # Errors
+    /// When the server did not offer it.
+    pub fn channel(&mut self, channel_type: ChannelType) -> Result<&mut Channel, Unexpected> {
+        match channel_type {
+            ChannelType::MAIN => Ok(&mut self.main),
+            _ => self.child(channel_type),
+        }
+    }
+
     /// One of the children.
     ///
     /// # Errors

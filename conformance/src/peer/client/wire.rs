@@ -24,6 +24,8 @@ pub enum Cut {
         /// How many bytes the first segments have.
         after: usize,
     },
+    /// Every byte goes in a segment of its own.
+    Bytes,
 }
 
 /// A message, or a part of the link stage, that was sent, or would have been had the client not gone within it.
@@ -54,6 +56,8 @@ pub(super) enum Portion {
     Whole,
     /// So many of them, and after a pause the others.
     Then(usize),
+    /// Each by itself, with pauses.
+    Bytes,
     /// So many of them, and nothing any more.
     Last(usize),
 }
@@ -102,6 +106,7 @@ impl Wire {
                 }
             }
             Some(Cut::Split { after }) if *after < length => Portion::Then(*after),
+            Some(Cut::Bytes) => Portion::Bytes,
             _ => Portion::Whole,
         }
     }
