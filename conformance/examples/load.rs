@@ -46,8 +46,8 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 async fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     if arguments == ["hosts"] {
-        let settings = HostSettings { several_clients: true, ..HostSettings::default() };
-        let service = Service { seamless: false, password: None, tls_subject: None, settings };
+        let settings = HostSettings::default();
+        let service = Service { seamless: false, several_clients: true, password: None, tls_subject: None, settings };
         return if serve(service).await.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     let (alone, sizes) = match &arguments[..] {

@@ -5,6 +5,7 @@ use std::{borrow::Cow, fmt, future::Future, pin::Pin, time::Duration};
 use tokio_rustls::TlsConnector;
 
 use crate::{
+    context::Setup,
     subject::{Host, Subject},
     trace::Trace,
 };
@@ -241,8 +242,8 @@ pub struct Context {
     pub(crate) served: bool,
     /// Whether a host's password was made void: it opens to nobody any more.
     pub(crate) void: bool,
-    /// Whether the hosts allow seamless migration.
-    pub(crate) seamless: bool,
+    /// What the last host was started with.
+    pub(crate) setup: Setup,
     /// The password of the hosts; empty: they want none.
     pub(crate) password: String,
     /// How clients connect, if the hosts demand TLS.

@@ -37,7 +37,7 @@ use crate::{
     report::{Exit, Report, json, text},
     runner::Plan,
     selfcheck, serve,
-    subject::{Subject, qemu::Qemu, server::Server},
+    subject::{Embedded, Subject, qemu::Qemu, server::Server},
 };
 
 /// How alike an unknown id and a known one must be for the known one to be suggested; 1 is equal.
@@ -134,6 +134,12 @@ struct RunOptions {
     /// How many cases are run at the same time; the number of cores if not given
     #[arg(long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
+    /// How often each case is run
+    #[arg(long, value_name = "N", default_value = "1")]
+    repeat: NonZeroUsize,
+    /// How much longer everything is waited for, such as 3 on a slow machine
+    #[arg(long, value_name = "X", default_value = "1", value_parser = time_scale)]
+    time_scale: f64,
     /// Starts no case any more after the first unexpected outcome
     #[arg(long)]
     fail_fast: bool,
@@ -278,7 +284,7 @@ fn run(options: &RunOptions) -> Result<Exit, Refusal> {
     for path in &options.report {
         files.push((path, File::create(path).map_err(|error| report_refusal(path, &error))?));
     }
-    let cases = options.selection.cases()?;
+    let cases = options.selection.cases()?.repeat(options.repeat.get());
     let seed = options.seed.unwrap_or_else(random_seed);
     let jobs = options.jobs.or_else(|| thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
 
@@ -367,7 +373,6 @@ fn serve(options: &ServeOptions) -> Result<Exit, Refusal> {
             HandOverName::After => HandOver::Afterwards,
             HandOverName::Parallel => HandOver::InParallel,
         },
-        several_clients: options.several_clients,
         guest: GuestOptions {
             pages: usize::from(options.memory) * PAGES_PER_MIB,
             working_set: options.working_set.div_ceil(KIB_PER_PAGE) as usize,
@@ -379,6 +384,7 @@ fn serve(options: &ServeOptions) -> Result<Exit, Refusal> {
     };
     let service = serve::Service {
         seamless: !options.no_seamless,
+        several_clients: options.several_clients,
         password: options.password.clone(),
         tls_subject: options.tls_subject.clone(),
         settings,
@@ -433,12 +439,14 @@ async fn reach(options: &RunOptions) -> Result<(Subject, Survey), Refusal> {
                 let message = format!("--server {server}: no such address; it is HOST:PORT");
                 return Err(Refusal { exit: Exit::Usage, message });
             };
-            let subject = Subject::Server(Server { address, password: options.password.clone() });
+            let subject = Subject::Server(Server::new(address, options.password.clone()));
             (subject.clone(), subject)
         }
         // The embedded hosts are there; a defect that keeps clients out is for the cases to find.
-        (None, None) => (Subject::Embedded(options.defect), Subject::Embedded(None)),
+        (None, None) => (Subject::Embedded(Embedded::new(options.defect)), Subject::Embedded(Embedded::new(None))),
     };
+    let (subject, surveyed) =
+        (subject.with_time_scale(options.time_scale), surveyed.with_time_scale(options.time_scale));
     let mut context = Context::new(surveyed)?;
     let survey = context.survey().await;
     context.finish().await;
@@ -510,6 +518,13 @@ fn report_path(value: &str) -> Result<PathBuf, String> {
     match value.split_once('=') {
         Some(("json", path)) if !path.is_empty() => Ok(path.into()),
         _ => Err("a report is asked for as json=FILE".to_owned()),
+    }
+}
+
+fn time_scale(value: &str) -> Result<f64, String> {
+    match value.parse() {
+        Ok(scale) if (0.1..=100.0).contains(&scale) => Ok(scale),
+        _ => Err("it is a number from 0.1 to 100".to_owned()),
     }
 }
 

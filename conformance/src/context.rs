@@ -21,7 +21,10 @@ use crate::{
         client::{Client, Session},
         tls,
     },
-    subject::{ControlError, Destination, Host, HostEvent, HostOptions, Liveness, Security, StartError, Subject, Void},
+    subject::{
+        ControlError, Destination, Embedded, Host, HostEvent, HostOptions, Liveness, Security, StartError, Subject,
+        Void,
+    },
     trace::{Finding, Trace},
 };
 
@@ -46,6 +49,8 @@ pub struct Setup {
     pub password: bool,
     /// Whether a target starts the guest as soon as it is there, as QEMU does, where it would otherwise wait for the client.
     pub guest_first: bool,
+    /// Whether they let several clients connect at once.
+    pub several_clients: bool,
     /// Whether the guest has a port and a smartcard reader.
     pub port_and_smartcard: bool,
     /// What the hosts demand of connections.
@@ -58,6 +63,7 @@ impl Setup {
         seamless: false,
         password: false,
         guest_first: false,
+        several_clients: false,
         port_and_smartcard: false,
         security: Security::None,
     };
@@ -76,7 +82,7 @@ impl Context {
             migrations: Vec::new(),
             served: false,
             void: false,
-            seamless: false,
+            setup: Setup::NOTHING,
             password: String::new(),
             tls: None,
             directory: tempfile::Builder::new().prefix("spice-").tempdir()?,
@@ -123,7 +129,7 @@ impl Context {
     /// When it does not start.
     pub async fn start(&mut self, place: Place, setup: Setup) -> Result<(), StartError> {
         debug_assert_eq!(self.hosts.len(), place as usize, "hosts are started in order");
-        if setup.security != Security::None || setup.port_and_smartcard {
+        if setup.security != Security::None || setup.several_clients || setup.port_and_smartcard {
             self.changes_hosts()?;
         }
         let password = self.subject.password().map(str::to_owned);
@@ -133,7 +139,7 @@ impl Context {
         // A server that runs already has one or has none.
         let password = password.filter(|_| setup.password || !self.subject.is_started_afresh());
         self.password = password.clone().unwrap_or_default();
-        self.seamless = setup.seamless;
+        self.setup = setup;
         let certificates = match setup.security {
             Security::None => None,
             _ => Some(self.certificates()?),
@@ -145,6 +151,7 @@ impl Context {
         let options = HostOptions {
             name: place.name().to_owned(),
             seamless: setup.seamless,
+            several_clients: setup.several_clients,
             password,
             incoming: place != Place::Source,
             security: setup.security,
@@ -230,7 +237,11 @@ impl Context {
     pub async fn announce(&mut self, from: Place, to: Place) -> Result<(), Stop> {
         let destination = self.given_destination(to);
         let server = self.address(from);
-        self.trace.host(server, observer::HostEvent::Announces { seamless: self.seamless });
+        let Setup { seamless, several_clients, .. } = self.setup;
+        // The observer knows nothing of several clients: what is allowed to one of them is S1.5.
+        if !(seamless && several_clients) {
+            self.trace.host(server, observer::HostEvent::Announces { seamless });
+        }
         Ok(self.host(from).migrate_info(&destination).await?)
     }
 
@@ -383,7 +394,7 @@ impl Context {
     pub async fn survey(&mut self) -> Result<Survey, SurveyError> {
         self.start_source(Setup { seamless: true, ..Setup::default() }).await?;
         // A defect may keep the embedded hosts from serving anyone; that is then what the cases find.
-        if let Subject::Embedded(Some(defect)) = self.subject {
+        if let Subject::Embedded(Embedded { defect: Some(defect), .. }) = self.subject {
             let name = format!("embedded reference hosts with the defect {}", defect.name());
             let version = env!("CARGO_PKG_VERSION").to_owned();
             return Ok(Survey { kind: "embedded", name, version, capabilities: Vec::new() });

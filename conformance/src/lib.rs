@@ -5,19 +5,19 @@
 //!
 //! - [`cases`] what is judged, against the requirements of the [`registry`];
 //! - [`subject`] the hosts that are judged: the reference hosts of [`peer`], or QEMU;
-//! - [`context`] and [`situation`] what a case works with: it starts hosts, plays their client, and brings both somewhere;
+//! - [`context`], [`migration`] and [`situation`] what a case works with: it starts hosts, plays their client, and brings both somewhere;
 //! - [`runner`] runs cases, [`report`] tells what came of it, and [`expectation`] what was known beforehand;
 //! - [`selfcheck`] proves that the suite notices each defect of the reference hosts.
 //!
 //! ```
-//! use spice_conformance::{cases, expectation::Expectations, runner::{Outcome, Plan}, subject::Subject};
+//! use spice_conformance::{cases, expectation::Expectations, runner::{Outcome, Plan}, subject::{Embedded, Subject}};
 //!
 //! # #[tokio::main]
 //! # async fn main() {
 //! let plan = Plan {
 //!     cases: cases::all().filter(|case| case.id.starts_with("link/magic/")).collect(),
-//!     // With a name in place of `None`, the hosts have a defect.
-//!     subject: Subject::Embedded(None),
+//!     // With one in place of `None`, the hosts have a defect.
+//!     subject: Subject::Embedded(Embedded::new(None)),
 //!     jobs: std::num::NonZeroUsize::MIN,
 //!     fail_fast: false,
 //!     expectations: Expectations::default(),

@@ -7,7 +7,7 @@ use spice_migration::{
 
 use crate::{
     case::{Context, Migration, Scheme, Stop, Unexpected},
-    context::Place,
+    context::{Place, Setup},
     peer::client::{Channel, Client, Received, Session, is, until},
     subject::{Destination, HostEvent},
 };
@@ -45,7 +45,8 @@ impl Context {
     /// # Errors
     /// When a step does not go as it should.
     pub async fn follow(&mut self, client: &Client, mut source: Session, to: Place) -> Result<Prepared, Stop> {
-        let seamless = self.seamless && client.can_seamless();
+        let Setup { seamless, several_clients, .. } = self.setup;
+        let seamless = seamless && !several_clients && client.can_seamless();
         let awaited = if seamless { "MIGRATE_BEGIN_SEAMLESS" } else { "MIGRATE_BEGIN" };
         let announcement = source.main.until(awaited, |message| match message {
             ServerMessage::MigrateBeginSeamless(begin) if seamless => {

@@ -23,11 +23,8 @@ use crate::{
     trace::{Entry, Finding},
 };
 
-/// How long a case may take. The longest of them wait for the 10 s timeout of a real server.
-const CASE_DEADLINE: Duration = Duration::from_secs(60);
-
-/// How long a server that answers may take to close the connections of clients that are gone.
-const LEAK_PATIENCE: Duration = Duration::from_secs(2);
+/// How many times as long as what should come at once a case may take. The longest of them wait for the 10 s timeout of a real server.
+const CASE_PATIENCE: u32 = 12;
 
 /// How many cases that do little but wait are run for each that works.
 pub const WAITING_PER_JOB: usize = 4;
@@ -356,9 +353,10 @@ async fn run_case(
             return (result, room);
         }
     };
+    let patience = context.patience();
     let began = Instant::now();
-    result.verdict = timeout(CASE_DEADLINE, (case.run)(&mut context)).await.unwrap_or_else(|_| {
-        Err(Stop::Inconclusive(format!("the case did not end within {} s", CASE_DEADLINE.as_secs())))
+    result.verdict = timeout(patience * CASE_PATIENCE, (case.run)(&mut context)).await.unwrap_or_else(|_| {
+        Err(Stop::Inconclusive(format!("the case did not end within {:?}", patience * CASE_PATIENCE)))
     });
     result.duration = began.elapsed();
     // Before the hosts are asked how they are: that is not what a reader of the trace looks for.
@@ -372,7 +370,7 @@ async fn run_case(
             // It does nothing but wait from here on.
             room = None;
         }
-        result.findings.extend(context.leaks(LEAK_PATIENCE).await);
+        result.findings.extend(context.leaks(patience / 2).await);
     }
     result.served = context.served;
     result.migrations = std::mem::take(&mut context.migrations);
@@ -388,7 +386,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::case::Level;
+    use crate::{case::Level, subject::Embedded};
 
     /// A case with this id, which does what its id says.
     fn case(id: &'static str) -> &'static Case {
@@ -412,7 +410,7 @@ mod tests {
         let cases = cases.iter().map(|id| case(id)).collect();
         Plan {
             cases,
-            subject: Subject::Embedded(None),
+            subject: Subject::Embedded(Embedded::new(None)),
             jobs: NonZeroUsize::MIN,
             fail_fast,
             expectations: Expectations::default(),

@@ -16,7 +16,7 @@ use crate::{
     expectation::Expectations,
     peer::defect::Defect,
     runner::{CaseResult, Outcome, Plan},
-    subject::Subject,
+    subject::{Embedded, Subject},
 };
 
 /// How many cases are run at the same time under one defect. Those that its defect blocks do nothing but wait; more at once would
@@ -84,7 +84,7 @@ async fn run(
     jobs: NonZeroUsize,
     fail_fast: bool,
 ) -> Vec<CaseResult> {
-    let subject = Subject::Embedded(defect);
+    let subject = Subject::Embedded(Embedded::new(defect));
     let plan = Plan { cases, subject, jobs, fail_fast, expectations: Expectations::default() };
     plan.run(pending(), |_| {}).await.results
 }

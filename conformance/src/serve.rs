@@ -34,6 +34,8 @@ const NOTES_LEN: usize = 100_000;
 pub struct Service {
     /// Whether the hosts allow seamless migration.
     pub seamless: bool,
+    /// Whether they let several clients connect at once.
+    pub several_clients: bool,
     /// The clients' ticket.
     pub password: Option<String>,
     /// The subject that clients are told to verify.
@@ -135,6 +137,7 @@ impl Hosts {
         let options = HostOptions {
             name: format!("host {}", self.started),
             seamless: self.service.seamless,
+            several_clients: self.service.several_clients,
             password: self.service.password.clone(),
             incoming,
             ..HostOptions::default()

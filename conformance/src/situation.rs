@@ -1,5 +1,7 @@
 //! Where in a migration a server can be when something is sent to it, and how a client brings it there.
 
+use std::time::Duration;
+
 use spice_migration::{ChannelType, ClientMessage, caps::MainCapability, message::MigrateFlags};
 
 use crate::{
@@ -182,6 +184,16 @@ impl Situation {
             self,
             Self::Connected | Self::Ended | Self::Linked | Self::Waiting | Self::GuestCame | Self::GuestCameSeamless
         )
+    }
+
+    /// How long to wait for the end of a channel, which should come at once. The display of spice-server 0.15.1 makes its neighbours wait
+    /// with it for its data; that is P2, and judged elsewhere.
+    #[must_use]
+    pub fn patience(self, context: &Context) -> Duration {
+        match self {
+            Self::GuestCameSeamless => context.patience() + context.subject.migrate_timeout(),
+            _ => context.patience(),
+        }
     }
 
     /// What becomes of the guest.

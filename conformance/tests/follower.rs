@@ -18,7 +18,7 @@ use spice_conformance::{
         Client,
         follower::{End, Event, Follower, Habits, LinkStep, Passed, What},
     },
-    subject::{Destination, HostEvent, StartError, Subject, qemu::Qemu},
+    subject::{Destination, Embedded, HostEvent, StartError, Subject, qemu::Qemu},
 };
 use spice_migration::{
     ChannelType,
@@ -58,7 +58,7 @@ macro_rules! tests {
         mod embedded {
             $(#[tokio::test]
             async fn $test() {
-                super::$test(super::Subject::Embedded(None)).await;
+                super::$test(super::Subject::Embedded(super::Embedded::new(None))).await;
             })*
         }
     };

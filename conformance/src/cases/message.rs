@@ -128,7 +128,8 @@ fn case(situation: Situation, example: Example) -> Case {
         level: Level::Must,
         sent: format!("{c_name} on the {channel_type} channel of {}", situation.description()).into(),
         expected: expected.into(),
-        waits: false,
+        // What its server may have to wait for.
+        waits: situation == Situation::GuestCameSeamless && channel_type == ChannelType::CURSOR,
         run: run(move |context| Box::pin(judge(context, situation, example))),
     }
 }
@@ -152,9 +153,9 @@ fn follows(situation: Situation, example: &Example) -> (&'static [&'static str],
 async fn judge(context: &mut Context, situation: Situation, example: Example) -> Verdict {
     let (requirements, follows) = follows(situation, &example);
     let requirement = requirements[0];
-    let patience = context.patience();
+    let limit = situation.patience(context);
     // A client that has been sent away is dropped in the end, whatever it says.
-    let soon = patience.min(context.subject.migrate_timeout() / 2);
+    let soon = limit.min(context.subject.migrate_timeout() / 2);
     let mut sessions = situation.reach(context).await?;
     let channel = sessions.channel(situation, example.channel_type)?;
     let before = channel.taken.len();
@@ -167,7 +168,7 @@ async fn judge(context: &mut Context, situation: Situation, example: Example) ->
         Follows::NoCancel | Follows::Silence | Follows::Anything => {
             // Whatever follows comes before the server closes, which it does because nothing more is sent.
             channel.finish();
-            channel.closed_within(patience).await.or_fail(requirement)?;
+            channel.closed_within(limit).await.or_fail(requirement)?;
             let followed = &channel.taken[before..];
             let wrong = match follows {
                 Follows::NoCancel => followed.iter().find(|received| is!(received, MigrateCancel)),

@@ -18,6 +18,7 @@ mod repeat;
 mod seamless;
 mod segments;
 mod semi_seamless;
+mod several;
 mod switch_host;
 mod time;
 mod tls;
@@ -49,6 +50,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
             cut::cases(),
             capabilities::cases(),
             clients::cases(),
+            several::cases(),
             repeat::cases(),
             tls::cases(),
             agent::cases(),

@@ -633,7 +633,7 @@ async fn linked_to_target(context: &mut Context) -> Result<Session, Stop> {
     Ok(client.connect_migrating(Place::Target.name(), address, &source).await?)
 }
 
-fn ask(target: &Session, src_version: u32) {
+pub(super) fn ask(target: &Session, src_version: u32) {
     target.main.send(ClientMessage::MigrateDstDoSeamless(client::MigrateDstDoSeamless { src_version }));
 }
 

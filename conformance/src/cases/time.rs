@@ -1,8 +1,6 @@
 //! Clients that take their time: they do not answer, do not read, or send a byte now and then. Whoever waits for them waits no longer than
 //! the time limit, and nobody else waits.
 
-use std::time::Duration;
-
 use spice_migration::{
     ChannelType, ClientMessage, Data,
     frame::{self, HeaderKind},
@@ -63,9 +61,6 @@ cases! {
         => byte_by_byte;
 }
 
-/// What a busy machine may add to a host's own time limit.
-const MARGIN: Duration = Duration::from_secs(3);
-
 async fn migrate_unanswered(context: &mut Context) -> Verdict {
     stays(context, Situation::Migrating).await
 }
@@ -75,11 +70,12 @@ async fn switch_host_unanswered(context: &mut Context) -> Verdict {
 }
 
 async fn stays(context: &mut Context, situation: Situation) -> Verdict {
-    let limit = context.subject.migrate_timeout() + MARGIN;
+    let limit = context.subject.migrate_timeout() + context.patience();
     let mut sessions = situation.reach(context).await?;
     let main = sessions.channel(situation, ChannelType::MAIN)?;
     main.closed_within(limit).await.or_fail("S9.1")?;
-    context.happened(Place::Source, HostEvent::ClientMigrationCompleted, MARGIN).await.or_fail("S9.1")
+    let patience = context.patience();
+    context.happened(Place::Source, HostEvent::ClientMigrationCompleted, patience).await.or_fail("S9.1")
 }
 
 async fn semi_seamless_silent(context: &mut Context) -> Verdict {
@@ -91,7 +87,7 @@ async fn seamless_silent(context: &mut Context) -> Verdict {
 }
 
 async fn silent_at_target(context: &mut Context, situation: Situation) -> Verdict {
-    let limit = context.subject.migrate_timeout() + MARGIN;
+    let limit = context.subject.migrate_timeout() + context.patience();
     let mut sessions = situation.reach(context).await?;
     sessions.take(Place::Source)?.close().await;
     context.happened(Place::Target, HostEvent::Resume, limit).await.or_fail("H6")?;
@@ -105,7 +101,7 @@ async fn silent_at_target(context: &mut Context, situation: Situation) -> Verdic
 }
 
 async fn display_without_data(context: &mut Context) -> Verdict {
-    let limit = context.subject.migrate_timeout() + MARGIN;
+    let limit = context.subject.migrate_timeout() + context.patience();
     let situation = Situation::GuestCameSeamless;
     let mut sessions: Sessions = situation.reach(context).await?;
     let (mut source, mut target) = (sessions.take(Place::Source)?, sessions.take(Place::Target)?);

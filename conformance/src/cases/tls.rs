@@ -35,6 +35,11 @@ cases! {
         sends "a session of a client with SEMI_SEAMLESS_MIGRATE; the host announces a target with a TLS port and a subject alone"
         expects "MIGRATE_BEGIN with both, and no plaintext port"
         => begin;
+    "tls/announcement/host-name" ["S1.4"] Must
+        "A target is announced by the name that the host gave: its certificate may know no other"
+        sends "a session of a client with SEMI_SEAMLESS_MIGRATE; the host announces a target by name, with a TLS port and no subject"
+        expects "MIGRATE_BEGIN with that name, and no subject"
+        => host_name;
     "tls/announcement/begin-seamless" ["S1.4"] Must
         "MIGRATE_BEGIN_SEAMLESS names TLS port and certificate subject as the host gave them"
         sends "a session of a client with every capability; the host announces a target with a TLS port and a subject alone"
@@ -109,6 +114,15 @@ async fn begin(context: &mut Context) -> Verdict {
     announced_as_given(context, SECURED, SEMI).await
 }
 
+async fn host_name(context: &mut Context) -> Verdict {
+    let (_, mut session) = connected(context).await?;
+    let given =
+        Destination { host: "localhost".to_owned(), cert_subject: None, ..context.given_destination(Place::Target) };
+    context.host(Place::Source).migrate_info(&given).await?;
+    let told = session.main.until("MIGRATE_BEGIN", Destination::told).await?;
+    check(told == given, "S1.4", &session.main.name, format_args!("{given:?}"), format_args!("{told:?}"))
+}
+
 async fn begin_seamless(context: &mut Context) -> Verdict {
     announced_as_given(context, Setup { seamless: true, ..SECURED }, MainCapability::KNOWN).await
 }
@@ -131,9 +145,7 @@ async fn announced_as_given(context: &mut Context, setup: Setup, capabilities: &
 }
 
 async fn semi_seamless(context: &mut Context) -> Verdict {
-    context.start_pair(SECURED).await?;
-    let client = context.client().with_main(SEMI);
-    let session = context.connect(&client, Place::Source).await.or_fail("L4.2")?;
+    let (client, session) = connected(context).await.or_fail("L4.2")?;
     let prepared = context.prepare(&client, session, Place::Source, Place::Target).await;
     works_at_target(context, prepared.or_fail("L4.2")?).await.or_fail("L4.2")
 }
@@ -147,18 +159,18 @@ async fn seamless(context: &mut Context) -> Verdict {
 }
 
 async fn plaintext_first(context: &mut Context) -> Verdict {
-    let (client, session) = announced(context).await?;
+    let (client, session) = connected(context).await?;
+    context.announce(Place::Source, Place::Target).await?;
     refused_in_plaintext(context, Place::Target, session.id).await?;
     let prepared = context.follow(&client, session, Place::Target).await.or_fail("L4")?;
     works_at_target(context, prepared).await.or_fail("L4")
 }
 
-/// Two hosts that demand TLS, and a session to which the target is announced.
-async fn announced(context: &mut Context) -> Result<(Client, Session), Stop> {
+/// Two hosts that demand TLS, and a session at the source.
+async fn connected(context: &mut Context) -> Result<(Client, Session), Stop> {
     context.start_pair(SECURED).await?;
     let client = context.client().with_main(SEMI);
     let session = context.connect(&client, Place::Source).await?;
-    context.announce(Place::Source, Place::Target).await?;
     Ok((client, session))
 }
 
@@ -170,9 +182,7 @@ async fn works_at_target(context: &mut Context, prepared: Prepared) -> Result<()
 }
 
 async fn other_subject(context: &mut Context) -> Verdict {
-    context.start_pair(SECURED).await?;
-    let client = context.client().with_main(SEMI);
-    let mut session = context.connect(&client, Place::Source).await?;
+    let (_, mut session) = connected(context).await?;
     let given =
         Destination { cert_subject: Some("CN=somebody else".to_owned()), ..context.given_destination(Place::Target) };
     context.host(Place::Source).migrate_info(&given).await?;

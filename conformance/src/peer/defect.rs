@@ -93,6 +93,8 @@ defects! {
     UnknownChannelAccepted "unknown-channel-accepted" "L6.2";
     /// A new main link leaves the connected client in place.
     FirstClientKept "first-client-kept" "L7.1";
+    /// A new main link ends the session of the connected client, though several are allowed.
+    SeveralReplaced "several-replaced" "L7.3";
     /// The public key consists of zeros.
     PublicKeyMalformed "public-key-malformed" "L8.1";
     /// Link header and message are only understood when they arrive together.
@@ -133,6 +135,8 @@ defects! {
     BeginUnasked "begin-unasked" "S1.3";
     /// The destination's ports are announced one too high.
     DestinationPortWrong "destination-port-wrong" "S1.4";
+    /// MIGRATE_BEGIN_SEAMLESS is sent in place of MIGRATE_BEGIN where several clients are allowed.
+    SeamlessAmongSeveral "seamless-among-several" "S1.5";
     /// BEGIN_SEAMLESS carries version 2.
     BeginVersionTwo "begin-version-two" "S2";
     /// No MIGRATE on the cursor channel.
@@ -217,6 +221,8 @@ defects! {
     MultiMediaTimeMissing "multi-media-time-missing" "T3.5";
     /// MULTI_MEDIA_TIME comes before the answer to DO_SEAMLESS.
     MessageBeforeAnswer "message-before-answer" "T3.7";
+    /// MIGRATE_DST_DO_SEAMLESS is agreed to where several clients are allowed.
+    AckAmongSeveral "ack-among-several" "T3.6";
     /// The channels linked before the ACK are closed with it.
     EarlyChannelsClosed "early-channels-closed" "T3.8";
     /// END from a client that was sent NACK is ignored.

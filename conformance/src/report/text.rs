@@ -70,7 +70,10 @@ impl Live {
         match progress {
             Progress::Started(case) => self.running.push(&case.id),
             Progress::Ended(result) => {
-                self.running.retain(|id| *id != result.case.id);
+                // With --repeat, it may go on elsewhere.
+                if let Some(ended) = self.running.iter().position(|id| *id == result.case.id) {
+                    self.running.remove(ended);
+                }
                 let line = line(result, self.width, self.colours);
                 self.bar.suspend(|| print(&line));
                 self.bar.inc(1);

@@ -26,21 +26,38 @@ use server::{Server, StandingHost};
 /// The kind of host under test.
 #[derive(Clone, Debug)]
 pub enum Subject {
-    /// The embedded reference hosts, perhaps with a defect.
-    Embedded(Option<Defect>),
+    /// The embedded reference hosts.
+    Embedded(Embedded),
     /// Real QEMU processes.
     Qemu(Qemu),
     /// A server that runs already.
     Server(Server),
 }
 
+/// Reference hosts, which run in this process.
+#[derive(Clone, Copy, Debug)]
+pub struct Embedded {
+    /// What is wrong with them, if anything is.
+    pub defect: Option<Defect>,
+    /// How long to wait for what they should do at once.
+    pub patience: Duration,
+}
+
+impl Embedded {
+    /// Those with a defect, or without one.
+    #[must_use]
+    pub const fn new(defect: Option<Defect>) -> Self {
+        Self { defect, patience: Duration::from_secs(4) }
+    }
+}
+
 impl Subject {
     /// How long a source waits for its client, by design or by measurement.
     #[must_use]
-    pub const fn migrate_timeout(&self) -> Duration {
+    pub fn migrate_timeout(&self) -> Duration {
         match self {
             // Long enough for the suite's clients to answer in, on a machine that is busy with other cases.
-            Self::Embedded(_) => Duration::from_secs(3),
+            Self::Embedded(embedded) => embedded.patience * 3 / 4,
             // spice-server's MIGRATE_TIMEOUT.
             Self::Qemu(_) | Self::Server(_) => Duration::from_secs(10),
         }
@@ -51,9 +68,22 @@ impl Subject {
     #[must_use]
     pub const fn patience(&self) -> Duration {
         match self {
-            Self::Embedded(_) => Duration::from_secs(4),
-            Self::Qemu(_) | Self::Server(_) => Duration::from_secs(5),
+            Self::Embedded(embedded) => embedded.patience,
+            Self::Qemu(qemu) => qemu.patience,
+            Self::Server(server) => server.patience,
         }
+    }
+
+    /// The same with times as many of patience.
+    #[must_use]
+    pub fn with_time_scale(mut self, scale: f64) -> Self {
+        let patience = match &mut self {
+            Self::Embedded(embedded) => &mut embedded.patience,
+            Self::Qemu(qemu) => &mut qemu.patience,
+            Self::Server(server) => &mut server.patience,
+        };
+        *patience = patience.mul_f64(scale);
+        self
     }
 
     /// The password that a host of this kind demands when it is to demand one; `None` if it cannot be made to.
@@ -85,7 +115,7 @@ impl Subject {
         trace: &Trace,
     ) -> Result<Host, StartError> {
         match self {
-            Self::Embedded(defect) => {
+            Self::Embedded(Embedded { defect, .. }) => {
                 let migrate_timeout = self.migrate_timeout();
                 let mut settings = HostSettings { defect: *defect, migrate_timeout, ..HostSettings::default() };
                 if let Some(folder) = &options.certificates {
@@ -100,7 +130,7 @@ impl Subject {
             }
             Self::Qemu(qemu) => qemu.start(directory, options, trace).await.map(|host| Host::Qemu(Box::new(host))),
             Self::Server(_) if options.incoming => Err(StartError::NoControl),
-            Self::Server(server) => server.reach(&options.name, self.patience()).await.map(Host::Standing),
+            Self::Server(server) => server.reach(&options.name).await.map(Host::Standing),
         }
     }
 }
@@ -266,6 +296,8 @@ pub struct HostOptions {
     pub name: String,
     /// Whether the host lets its server announce seamless migration.
     pub seamless: bool,
+    /// Whether several clients may be connected at once.
+    pub several_clients: bool,
     /// The SPICE ticket; `None` switches ticketing off.
     pub password: Option<String>,
     /// Whether the host waits for an incoming guest instead of running its own.

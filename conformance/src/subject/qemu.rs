@@ -41,11 +41,11 @@ const AGENT: &str = "agent";
 /// Debian's package that holds the program.
 const PACKAGE: &str = "qemu-system-x86";
 
-/// How long the program may take to print its version, and a host to become ready.
-const START_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a host may take to answer one command, if nobody says otherwise, and an ended process to be gone.
+const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long a host may take to answer one command.
-const COMMAND_DEADLINE: Duration = Duration::from_secs(5);
+/// How many times as long the program may take to print its version, and a host to become ready.
+const START_PATIENCE: u32 = 2;
 
 /// How long reading the rest of an ended process's output may take.
 const OUTPUT_DEADLINE: Duration = Duration::from_millis(200);
@@ -73,6 +73,8 @@ const DEFAULT_BANDWIDTH: u64 = 128 << 20;
 pub struct Qemu {
     binary: PathBuf,
     version: String,
+    /// How long to wait for what a host should do at once.
+    pub patience: Duration,
 }
 
 impl Qemu {
@@ -84,9 +86,9 @@ impl Qemu {
         let program = binary.display();
         let not_ready = |reason| StartError::NotReady { name: format!("`{program} --version`"), reason };
         let output = Command::new(binary).arg("--version").stdin(Stdio::null()).kill_on_drop(true).output();
-        let output = timeout(START_DEADLINE, output)
+        let output = timeout(PATIENCE * START_PATIENCE, output)
             .await
-            .map_err(|_| not_ready(format!("it did not end within {START_DEADLINE:?}")))?
+            .map_err(|_| not_ready(format!("it did not end within {:?}", PATIENCE * START_PATIENCE)))?
             .map_err(|error| StartError::MissingProgram {
                 program: program.to_string(),
                 package: PACKAGE,
@@ -97,7 +99,7 @@ impl Qemu {
         let version = line
             .strip_prefix("QEMU emulator version ")
             .ok_or_else(|| not_ready(format!("this is not QEMU ({}): {line}", output.status)))?;
-        Ok(Self { binary: binary.to_owned(), version: version.to_owned() })
+        Ok(Self { binary: binary.to_owned(), version: version.to_owned(), patience: PATIENCE })
     }
 
     /// The version as the binary prints it, such as `7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)`.
@@ -148,6 +150,9 @@ impl Qemu {
         command.args(["-global", "qxl-vga.ram_size=16777216", "-global", "qxl-vga.vram_size=8388608"]);
         // The agent's port is a serial line: the guest's end of a virtio port opens with a driver in the guest only.
         command.args(["-chardev", &format!("null,id={AGENT}"), "-device", &format!("isa-serial,chardev={AGENT}")]);
+        if options.several_clients {
+            command.env("SPICE_DEBUG_ALLOW_MC", "1");
+        }
         if options.port_and_smartcard {
             command.args(["-chardev", "spiceport,id=port,name=org.example.port", "-device", "isa-serial,chardev=port"]);
             command.args(["-usb", "-device", "usb-ccid", "-chardev", "spicevmc,id=smartcard,name=smartcard"]);
@@ -180,13 +185,14 @@ impl Qemu {
         let (mut child, mut output) =
             spawn(command, name, trace).map_err(|error| not_ready(format!("cannot run it: {error}")))?;
 
+        let start_deadline = self.patience * START_PATIENCE;
         let stream = tokio::select! {
             stream = connect(&control_path) => stream.map_err(|error| error.to_string()),
             status = child.0.wait() => Err(match status {
                 Ok(status) => format!("it ended with {status}"),
                 Err(error) => error.to_string(),
             }),
-            () = sleep(START_DEADLINE) => Err(format!("no answer on its control socket within {START_DEADLINE:?}")),
+            () = sleep(start_deadline) => Err(format!("no answer on its control socket within {start_deadline:?}")),
         };
         let (control, events) = match stream {
             Ok(stream) => stream.into_parts(),
@@ -199,6 +205,7 @@ impl Qemu {
             spice,
             spice_tls,
             spice_server_version: String::new(),
+            patience: self.patience,
             nowhere_path: directory.join(format!("{name}.nowhere")),
             incoming_path,
             child,
@@ -225,7 +232,7 @@ impl Drop for Process {
         // QEMU is gone some milliseconds after the signal. Without the wait it could outlive the suite by as much.
         let began = Instant::now();
         let told = self.0.start_kill().is_ok();
-        while told && matches!(self.0.try_wait(), Ok(None)) && began.elapsed() < COMMAND_DEADLINE {
+        while told && matches!(self.0.try_wait(), Ok(None)) && began.elapsed() < PATIENCE {
             thread::sleep(Duration::from_millis(1));
         }
     }
@@ -237,6 +244,7 @@ pub struct QemuHost {
     spice: SocketAddr,
     spice_tls: Option<SocketAddr>,
     spice_server_version: String,
+    patience: Duration,
     /// Where an incoming host waits for the guest.
     incoming_path: PathBuf,
     /// Where nobody waits for a guest.
@@ -296,7 +304,7 @@ impl QemuHost {
             tls_port: destination.tls_port.map(i64::from),
             cert_subject: destination.cert_subject.clone(),
         };
-        self.execute(command, COMMAND_DEADLINE).await.map(drop)
+        self.execute(command, self.patience).await.map(drop)
     }
 
     /// Begins to migrate the guest to a host that was started with [`HostOptions::incoming`].
@@ -329,7 +337,7 @@ impl QemuHost {
     async fn limit_bandwidth(&mut self, bytes_per_second: u64) -> Result<(), ControlError> {
         let parameters =
             qmp::MigrateSetParameters { max_bandwidth: Some(bytes_per_second), ..qmp::MigrateSetParameters::default() };
-        self.execute(qmp::migrate_set_parameters(parameters), COMMAND_DEADLINE).await.map(drop)
+        self.execute(qmp::migrate_set_parameters(parameters), self.patience).await.map(drop)
     }
 
     /// Has the guest's agent attach to the SPICE server, or go: what its serial line leads to is changed.
@@ -344,7 +352,7 @@ impl QemuHost {
         } else {
             qmp::ChardevBackend::null(base.into())
         };
-        self.execute(qmp::chardev_change { id: AGENT.to_owned(), backend }, COMMAND_DEADLINE).await.map(drop)
+        self.execute(qmp::chardev_change { id: AGENT.to_owned(), backend }, self.patience).await.map(drop)
     }
 
     /// Takes the password's validity away.
@@ -353,11 +361,11 @@ impl QemuHost {
     /// See [`Self::migrate_info`].
     pub async fn void_password(&mut self, how: Void) -> Result<(), ControlError> {
         match how {
-            Void::Expired => self.execute(ExpirePassword { protocol: "spice", time: "now" }, COMMAND_DEADLINE).await,
+            Void::Expired => self.execute(ExpirePassword { protocol: "spice", time: "now" }, self.patience).await,
             Void::Empty => {
                 let password = qmp::SetPasswordOptionsBase { connected: None, password: String::new() };
                 let command = qmp::set_password(qmp::SetPasswordOptions::spice(password));
-                self.execute(command, COMMAND_DEADLINE).await
+                self.execute(command, self.patience).await
             }
         }
         .map(drop)
@@ -369,7 +377,7 @@ impl QemuHost {
     /// # Errors
     /// See [`Self::migrate_info`].
     pub async fn cancel(&mut self) -> Result<(), ControlError> {
-        self.execute(qmp::migrate_cancel {}, COMMAND_DEADLINE).await?;
+        self.execute(qmp::migrate_cancel {}, self.patience).await?;
         self.limit_bandwidth(DEFAULT_BANDWIDTH).await
     }
 
@@ -453,7 +461,7 @@ impl QemuHost {
     /// Ends the process and waits until it is gone.
     pub async fn stop(mut self) {
         // An error means that it had ended already. Should it not end in time, then dropping it does the rest.
-        let _ = timeout(COMMAND_DEADLINE, self.child.0.kill()).await;
+        let _ = timeout(self.patience, self.child.0.kill()).await;
         self.trace.event(&self.name, &"stopped");
     }
 
@@ -461,8 +469,8 @@ impl QemuHost {
         // Without this there are no MIGRATION events.
         let capabilities =
             vec![qmp::MigrationCapabilityStatus { capability: qmp::MigrationCapability::events, state: true }];
-        self.execute(qmp::migrate_set_capabilities { capabilities }, COMMAND_DEADLINE).await?;
-        let information = self.execute(qmp::query_spice {}, COMMAND_DEADLINE).await?;
+        self.execute(qmp::migrate_set_capabilities { capabilities }, self.patience).await?;
+        let information = self.execute(qmp::query_spice {}, self.patience).await?;
         self.spice_server_version = information.compiled_version.unwrap_or_else(|| "unknown".to_owned());
         self.sockets = self.sockets_now();
         self.trace.event(&self.name, &format_args!("ready, SPICE on {}", self.spice));
@@ -472,7 +480,7 @@ impl QemuHost {
     async fn migrate_to(&mut self, socket: &Path) -> Result<(), ControlError> {
         let uri = Some(format!("unix:{}", socket.display()));
         let command = qmp::migrate { uri, channels: None, detach: None, resume: None };
-        self.execute(command, COMMAND_DEADLINE).await.map(drop)
+        self.execute(command, self.patience).await.map(drop)
     }
 
     async fn execute<C: qmp::QmpCommand>(&mut self, command: C, deadline: Duration) -> Result<C::Ok, ControlError> {

@@ -17,6 +17,8 @@ pub struct Server {
     pub address: SocketAddr,
     /// The password that it demands.
     pub password: Option<String>,
+    /// How long to wait for what it should do at once.
+    pub patience: Duration,
 }
 
 /// The server as a host of a case.
@@ -27,10 +29,16 @@ pub struct StandingHost {
 }
 
 impl Server {
+    /// One at this address.
+    #[must_use]
+    pub const fn new(address: SocketAddr, password: Option<String>) -> Self {
+        Self { address, password, patience: Duration::from_secs(5) }
+    }
+
     /// Makes sure that it is there.
-    pub(super) async fn reach(&self, name: &str, patience: Duration) -> Result<StandingHost, StartError> {
+    pub(super) async fn reach(&self, name: &str) -> Result<StandingHost, StartError> {
         let host = StandingHost { name: name.to_owned(), address: self.address };
-        match host.liveness(patience).await {
+        match host.liveness(self.patience).await {
             Liveness::Alive => Ok(host),
             _ => Err(StartError::Unreachable { address: self.address }),
         }

@@ -169,10 +169,15 @@ impl Role for Server {
 }
 
 impl Server {
-    /// A server without clients. `seamless`: the host allows seamless migration. `several`: there may be several clients.
+    /// A server without clients. `seamless`: the host allows seamless migration. `several`: there may be several clients, and then none
+    /// is migrated seamlessly.
     #[must_use]
     pub const fn new(seamless: bool, several: bool) -> Self {
-        Self { target: TargetServer::new(several), source: SourceServer::new(seamless), deferred_until: None }
+        Self {
+            target: TargetServer::new(several),
+            source: SourceServer::new(seamless && !several),
+            deferred_until: None,
+        }
     }
 
     /// Whether its main channel advertises `SEAMLESS_MIGRATE`.

@@ -215,7 +215,7 @@ impl TargetServer {
     /// Whether its main channel advertises `SEAMLESS_MIGRATE`.
     #[must_use]
     pub const fn advertises_seamless(&self) -> bool {
-        self.can_hold
+        self.can_hold && !self.several
     }
 
     /// Whether a client from a source is on its way.
@@ -295,7 +295,6 @@ impl TargetServer {
         message: ToTarget,
         valid: bool,
     ) -> Result<Vec<Effect>, Violation> {
-        let alone = self.clients.len() == 1;
         let Some(client) = self.clients.iter_mut().find(|client| client.id == id) else { return Ok(Vec::new()) };
         if message != ToTarget::MigrateData && channel.channel_type != ChannelType::MAIN {
             return Err(violation("S11", "a main-channel message on another channel"));
@@ -303,7 +302,7 @@ impl TargetServer {
         let mut effects = Vec::new();
         match message {
             ToTarget::DoSeamless { version } => {
-                let agreed = self.can_hold && alone && version <= VERSION && client.phase == Phase::Pending;
+                let agreed = self.can_hold && !self.several && version <= VERSION && client.phase == Phase::Pending;
                 let message = if agreed { FromTarget::Ack } else { FromTarget::Nack };
                 effects.push(Effect::Send { client: id, message });
                 if agreed {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use spice_migration::{
-    ChannelType, ClientMessage, DecodeError, ServerMessage,
+    ChannelType, ClientMessage, Data, DecodeError, ServerMessage,
     frame::{self, Deframer, Header, HeaderKind},
     message::{ChannelId, Message, client, server},
     migrate::observer::{self, Side},
@@ -27,6 +27,7 @@ use tokio_util::either::Either;
 
 use super::{
     link::{self, RawLink, Reply},
+    until,
     wire::{Portion, Wire},
 };
 use crate::{
@@ -34,6 +35,9 @@ use crate::{
     peer::tls::Stream,
     trace::{Direction, Trace, Watched},
 };
+
+/// What a display channel's client sends first, `SPICE_MSGC_DISPLAY_INIT`: cache 1 of 20 MiB, dictionary 1 of 8 MiB.
+pub(crate) const DISPLAY_INIT: (u16, &[u8]) = (101, b"\x01\0\0\x40\x01\0\0\0\0\x01\0\0\x80\0");
 
 /// Largest body that is read. QEMU's display sends single images of a few megabytes.
 const MAX_BODY: u32 = 16 << 20;
@@ -183,7 +187,7 @@ impl Drop for Channel {
 }
 
 impl Channel {
-    pub(super) fn start(link: RawLink, id: ChannelId, headers: HeaderKind, reply: Reply, watched: Watched) -> Self {
+    pub(super) fn new(link: RawLink, id: ChannelId, headers: HeaderKind, reply: Reply, watched: Watched) -> Self {
         let RawLink { stream, name, patience, wire, .. } = link;
         let trace = watched.trace().clone();
         let (commands, received_commands) = mpsc::unbounded_channel();
@@ -232,6 +236,25 @@ impl Channel {
     #[must_use]
     pub const fn patience(&self) -> Duration {
         self.patience
+    }
+
+    /// Sends what a client must send on a new channel, and waits for what a server always sends then.
+    ///
+    /// spice-server 0.15.1 can crash when a display client closes before its INIT has been processed, so the wait there is for
+    /// something that comes only afterwards.
+    ///
+    /// # Errors
+    /// When that does not come.
+    pub async fn start(&mut self) -> Result<(), Unexpected> {
+        match self.id.channel_type {
+            ChannelType::DISPLAY => {
+                let (id, body) = DISPLAY_INIT;
+                self.send(ClientMessage::Unknown { id, body: Data(body) });
+                until!(self, Unknown).await
+            }
+            ChannelType::INPUTS | ChannelType::CURSOR => self.next("a first message").await.map(|_| ()),
+            _ => Ok(()),
+        }
     }
 
     /// Sends a message.

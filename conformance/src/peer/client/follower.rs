@@ -33,8 +33,8 @@ pub use super::connection::MAX_MIGRATE_DATA;
 
 use super::{
     Client,
+    channel::DISPLAY_INIT,
     connection::{Connection, Message, Pace},
-    session::DISPLAY_INIT,
 };
 use crate::subject::Destination;
 use migrate::client::{Agreement, Effect, Input, Phase};

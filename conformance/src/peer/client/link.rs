@@ -285,7 +285,7 @@ impl RawLink {
                 server_words: [&reply.common_words, &reply.channel_words],
             },
         );
-        Channel::start(self, request.channel, headers, reply.clone(), watched)
+        Channel::new(self, request.channel, headers, reply.clone(), watched)
     }
 
     /// The same for somebody else's messages: the stream, and which headers they have.

@@ -13,9 +13,9 @@ mod link;
 mod session;
 mod wire;
 
+pub(crate) use channel::DISPLAY_INIT;
 pub use channel::{Channel, Closed, Received};
 pub use link::{LinkRequest, RawLink, Reply};
-pub(crate) use session::DISPLAY_INIT;
 pub use session::Session;
 pub use wire::{Cut, Sent, Wire};
 

@@ -3,18 +3,15 @@
 use std::time::{Duration, Instant};
 
 use spice_migration::{
-    ChannelType, ClientMessage, Data, ServerMessage,
+    ChannelType, ClientMessage, ServerMessage,
     message::{ChannelId, server},
 };
 
 use super::{
     channel::{Channel, Received},
-    is, until,
+    is,
 };
 use crate::case::Unexpected;
-
-/// What a display channel's client sends first, `SPICE_MSGC_DISPLAY_INIT`: cache 1 of 20 MiB, dictionary 1 of 8 MiB.
-pub(crate) const DISPLAY_INIT: (u16, &[u8]) = (101, b"\x01\0\0\x40\x01\0\0\0\0\x01\0\0\x80\0");
 
 /// Most channels that are linked for one session. Guests have some ten; each costs a connection.
 const MAX_CHANNELS: usize = 64;
@@ -86,7 +83,7 @@ impl Session {
     /// # Errors
     /// When the server does not begin to talk on it, though its kind always does.
     pub async fn adopt(&mut self, mut channel: Channel) -> Result<(), Unexpected> {
-        start(&mut channel).await?;
+        channel.start().await?;
         self.children.push(channel);
         Ok(())
     }
@@ -105,7 +102,7 @@ impl Session {
     /// See [`Self::start_children`].
     pub async fn start_children_but(&mut self, lost: Option<ChannelType>) -> Result<(), Unexpected> {
         for channel in self.children.iter_mut().filter(|channel| Some(channel.id.channel_type) != lost) {
-            start(channel).await?;
+            channel.start().await?;
         }
         Ok(())
     }
@@ -167,21 +164,5 @@ impl Session {
 
     fn taken(&self) -> impl Iterator<Item = &Received> {
         std::iter::once(&self.main).chain(&self.children).flat_map(|channel| &channel.taken)
-    }
-}
-
-/// Sends what a client must send on a new channel, and waits for what a server always sends then.
-///
-/// spice-server 0.15.1 can crash when a display client closes before its INIT has been processed, so the wait there is for
-/// something that comes only afterwards.
-async fn start(channel: &mut Channel) -> Result<(), Unexpected> {
-    match channel.id.channel_type {
-        ChannelType::DISPLAY => {
-            let (id, body) = DISPLAY_INIT;
-            channel.send(ClientMessage::Unknown { id, body: Data(body) });
-            until!(channel, Unknown).await
-        }
-        ChannelType::INPUTS | ChannelType::CURSOR => channel.next("a first message").await.map(|_| ()),
-        _ => Ok(()),
     }
 }

@@ -77,8 +77,6 @@ pub struct HostSettings {
     pub completion: Completion,
     /// When the clients are handed over.
     pub hand_over: HandOver,
-    /// Whether several clients may be connected at once.
-    pub several_clients: bool,
     /// Its guest.
     pub guest: GuestOptions,
     /// How many surfaces the guest's screen has, which go with the display channel's state: up to 1,024, as at spice-server.
@@ -99,7 +97,6 @@ impl Default for HostSettings {
             migrate_timeout: MIGRATE_TIMEOUT,
             completion: Completion::WaitAtTarget,
             hand_over: HandOver::Afterwards,
-            several_clients: false,
             guest: GuestOptions::default(),
             surfaces: 1,
             bandwidth: None,

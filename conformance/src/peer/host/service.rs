@@ -556,6 +556,10 @@ impl Task {
             Effect::Source(source_server::Effect::Send { client, channel, message }) => {
                 self.tell_as_source(input, client, channel, message);
             }
+            Effect::Source(source_server::Effect::Close(_)) | Effect::Target(target_server::Effect::Close(_))
+                if matches!(input, Input::Linked { .. })
+                    && (self.has(Defect::FirstClientKept)
+                        || self.has(Defect::ArrivalKept) && self.options.incoming) => {}
             Effect::Source(source_server::Effect::Close(client))
             | Effect::Target(target_server::Effect::Close(client)) => {
                 self.close(client);
@@ -596,7 +600,7 @@ impl Task {
         let destination = destination.as_ref().and_then(|destination| on_wire(destination, port_error));
         let migrates_all =
             has(Defect::AgreementKept) && self.agreed || has(Defect::MigrateAfterFailure) && self.called_off_at > 0;
-        let agent = self.agent.attached;
+        let (agent, several) = (self.agent.attached, self.options.several_clients);
         let Some(client) = self.client(id) else { return };
         let agent_started = client.agent_started;
         let Some(place) = client.channel(channel) else { return };
@@ -605,10 +609,14 @@ impl Task {
             return;
         }
         let data;
-        let message = if message == FromSource::SwitchHost && migrates_all {
-            FromSource::Migrate(MigrateFlags::NEED_FLUSH | MigrateFlags::NEED_DATA_TRANSFER)
-        } else {
-            message
+        let message = match message {
+            FromSource::SwitchHost if migrates_all => {
+                FromSource::Migrate(MigrateFlags::NEED_FLUSH | MigrateFlags::NEED_DATA_TRANSFER)
+            }
+            FromSource::Begin if several && has(Defect::SeamlessAmongSeveral) => {
+                FromSource::BeginSeamless { version: VERSION }
+            }
+            _ => message,
         };
         let told = match (altered(message, channel, defect), destination) {
             (FromSource::Begin, Some(destination)) => ServerMessage::MigrateBegin(send::MigrateBegin { destination }),
@@ -740,7 +748,7 @@ impl Task {
 
     fn tell_as_target(&mut self, id: ClientId, message: FromTarget) {
         let has = self.defects();
-        let time = self.multi_media_time();
+        let (time, several) = (self.multi_media_time(), self.options.several_clients);
         let Some(client) = self.client(id) else { return };
         match message {
             FromTarget::Init if client.migrating => self.send_init_to_arriving(id),
@@ -765,7 +773,9 @@ impl Task {
                     }
                 }
             }
-            FromTarget::Nack if client.seamless && has(Defect::SecondDoSeamlessAcked) => {
+            FromTarget::Nack
+                if client.seamless && has(Defect::SecondDoSeamlessAcked) || several && has(Defect::AckAmongSeveral) =>
+            {
                 client.send_main(&ServerMessage::MigrateDstSeamlessAck);
             }
             FromTarget::Nack => {

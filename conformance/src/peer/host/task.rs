@@ -181,9 +181,7 @@ impl Task {
         } else {
             HostRole::Source(SourceHost::new(settings.completion, settings.hand_over))
         };
-        let several = settings.several_clients
-            || settings.defect == Some(Defect::FirstClientKept)
-            || settings.defect == Some(Defect::ArrivalKept) && options.incoming;
+        let several = options.several_clients && settings.defect != Some(Defect::SeveralReplaced);
         Self {
             server: migrate::Server::new(options.seamless, several),
             options,
