@@ -621,6 +621,15 @@ const CASES: &[Case] = &[
         &[("C4", Client), ("S6.1", Source)],
     ),
     (
+        "success that nobody asked for is answered after the end",
+        "semi",
+        |s| {
+            s.after((0, S, 112), 0, S, 102, b"");
+            s.after((0, S, 112), 0, C, 102, b"");
+        },
+        &[("C4", Client)],
+    ),
+    (
         "an error that nobody asked for is answered",
         "cancel_seamless",
         |s| {

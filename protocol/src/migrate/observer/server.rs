@@ -308,7 +308,9 @@ impl Turn<'_> {
     fn cancel(&mut self, name: &str) -> Step {
         let by = Party::Source;
         let source = self.connection.source;
-        if source.completed.is_some() {
+        if source.unasked.is_some() {
+            // It answers a success that nobody had asked for (S6.1), whenever that comes.
+        } else if source.completed.is_some() {
             self.violated("Q1", by, "no MIGRATE_CANCEL after the end of the migration", name);
         } else if self.connection.whole && source.successes() == 0 {
             if source.unasked_error {
