@@ -52,9 +52,24 @@ pub async fn clean(jobs: NonZeroUsize) -> BTreeMap<&'static str, String> {
     wrong.map(|result| (result.case.id.as_ref(), format!("{:?} {:?}", result.reason(), result.findings))).collect()
 }
 
+/// The defects that no case of their requirement catches; a suite in order has none. Each is tried up to the first case that does.
+pub async fn survivors(several: usize) -> Vec<Defect> {
+    let rows = try_each(several, |_, _| false, true, |_| {}).await;
+    rows.iter().filter(|row| !row.is_caught()).map(|row| row.defect).collect()
+}
+
 /// Runs the cases that judge a defect's requirement under each defect, and those that are `also` to be run; `observe` is told of each
 /// row. Several defects are tried at the same time.
-pub async fn matrix(several: usize, also: fn(&Case, Defect) -> bool, mut observe: impl FnMut(&Row)) -> Vec<Row> {
+pub async fn matrix(several: usize, also: fn(&Case, Defect) -> bool, observe: impl FnMut(&Row)) -> Vec<Row> {
+    try_each(several, also, false, observe).await
+}
+
+async fn try_each(
+    several: usize,
+    also: fn(&Case, Defect) -> bool,
+    fail_fast: bool,
+    mut observe: impl FnMut(&Row),
+) -> Vec<Row> {
     let permits = Arc::new(Semaphore::new(several));
     let mut runs = JoinSet::new();
     for &defect in Defect::ALL {
@@ -63,7 +78,7 @@ pub async fn matrix(several: usize, also: fn(&Case, Defect) -> bool, mut observe
             let _permit = permits.acquire_owned().await;
             let judges = |case: &Case| case.requirements.contains(&defect.requirement());
             let cases = cases::all().filter(|case| judges(case) || also(case, defect)).collect();
-            row(defect, &run(Some(defect), cases, JOBS, false).await)
+            row(defect, &run(Some(defect), cases, JOBS, fail_fast).await)
         });
     }
     let mut rows = Vec::new();
