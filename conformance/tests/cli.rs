@@ -28,11 +28,13 @@ fn report(arguments: &[&str]) -> (i32, Value) {
 
 #[test]
 fn what_cannot_be_carried_out_exits_with_2() {
-    let rows: [(&[&str], &str); 8] = [
+    let rows: [(&[&str], &str); 10] = [
         (&["run", "--no-such-flag"], "--no-such-flag"),
         (&["run", "--filter", "[", "--jobs", "1"], "--filter"),
         (&["run", "--level", "may"], "possible values: must, should, observed"),
         (&["run", "--jobs", "0"], "--jobs"),
+        (&["run", "--repeat", "0"], "--repeat"),
+        (&["run", "--time-scale", "0"], "a number from 0.1 to 100"),
         (&["run", "--report", "xml=FILE"], "json=FILE"),
         (&["run", "--report", "json=/no/such/folder/report.json"], "--report"),
         (&["run", "--defect", "no-such-defect"], "magic-answered-with-error"),
@@ -133,6 +135,22 @@ fn a_run_reports_as_json() {
         "passed": 2, "failed": 0, "not_applicable": 0, "inconclusive": 0, "unexpected": 0
     });
     assert_eq!(report["summary"], summary);
+}
+
+#[test]
+fn each_case_is_run_as_often_as_asked() {
+    let (code, document) = report(&["run", "--filter", "link/magic/*", "--repeat", "3"]);
+    assert_eq!((code, document["cases"].as_array().unwrap().len()), (0, 6));
+}
+
+#[test]
+fn everything_is_waited_for_as_long_as_asked() {
+    // It waits for the source's time limit, which is 3 s otherwise.
+    let case = "semi-seamless/source/client-stays";
+    let (code, document) = report(&["run", "--filter", case, "--time-scale", "0.5"]);
+    assert_eq!(code, 0);
+    let duration = document["cases"][0]["duration_ms"].as_u64().unwrap();
+    assert!((1400..3000).contains(&duration), "{duration}");
 }
 
 #[test]
