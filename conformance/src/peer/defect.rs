@@ -227,7 +227,7 @@ defects! {
     EarlyChannelsClosed "early-channels-closed" "T3.8";
     /// END from a client that was sent NACK is ignored.
     EndIgnoredAfterNack "end-ignored-after-nack" "T3.9";
-    /// Data on a child channel before that of main ends the channel.
+    /// Data on inputs ends that channel when it comes before that of main and display.
     DataNeedsOrder "data-needs-order" "T4.2";
     /// ATTACH_CHANNELS is ignored after a seamless migration if the client has not linked every channel.
     UnlinkedChannelAwaited "unlinked-channel-awaited" "T4.4";

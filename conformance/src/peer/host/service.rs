@@ -368,10 +368,13 @@ impl Task {
             if restored && self.has(Defect::UndueDataIgnored) {
                 return Ok(());
             }
-            let main_restored =
-                self.client(client).and_then(|client| client.channel(MAIN)).is_some_and(|main| main.restored);
-            if !main_restored && channel != MAIN && self.has(Defect::DataNeedsOrder) {
-                return Err("data before that of main".to_owned());
+            // Not of each channel: of two that are sent one soon after the other, the second may come first.
+            let has_data = |channel: &Channel| {
+                matches!(channel.id.channel_type, ChannelType::MAIN | ChannelType::DISPLAY) && channel.restored
+            };
+            let is_first = self.client(client).is_some_and(|client| !client.channels.iter().any(has_data));
+            if is_first && channel.channel_type == ChannelType::INPUTS && self.has(Defect::DataNeedsOrder) {
+                return Err("data before that of main and display".to_owned());
             }
             if !valid && channel.channel_type != ChannelType::MAIN && self.has(Defect::BadDataEndsSession) {
                 self.close(client);
