@@ -96,12 +96,13 @@ async fn a_seamless_session_moves_on_and_on(subject: Subject) {
             let data = received.find(|data| data.name == "SPICE_MSG_MIGRATE_DATA" && data.channel == relayed.channel);
             assert_eq!(data.unwrap().size, relayed.size);
         }
-        scene
-            .until("MULTI_MEDIA_TIME", |what| {
-                received(what)
-                    .is_some_and(|passed| passed.name.ends_with("_MULTI_MEDIA_TIME") && *passed.host == *target)
-            })
-            .await;
+        let clock = |what: &What| {
+            received(what).is_some_and(|passed| passed.name.ends_with("_MULTI_MEDIA_TIME") && *passed.host == *target)
+        };
+        // It may come before the last channel has relayed.
+        if !scene.seen[before..].iter().any(clock) {
+            scene.until("MULTI_MEDIA_TIME", clock).await;
+        }
     }
     scene.finish().await;
 }
