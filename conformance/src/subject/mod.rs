@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use spice_migration::{self as wire, ServerMessage, Text, migrate::source_host::Completion};
+use spice_migration::{ServerMessage, Text, migrate::source_host::Completion};
 
 use crate::{
     peer::{
@@ -349,7 +349,7 @@ impl Destination {
             _ => return None,
         };
         let text = |text: Text<'_>| String::from_utf8_lossy(text.as_bytes()).into_owned();
-        let port = |port| (port != 0 && port != wire::Destination::NO_PORT).then_some(port);
+        let port = |port| (port != 0 && port != spice_migration::Destination::NO_PORT).then_some(port);
         Some(Self {
             host: text(told.host),
             port: port(told.port),
