@@ -77,8 +77,14 @@ async fn try_each(
         runs.spawn(async move {
             let _permit = permits.acquire_owned().await;
             let judges = |case: &Case| case.requirements.contains(&defect.requirement());
-            let cases = cases::all().filter(|case| judges(case) || also(case, defect)).collect();
-            row(defect, &run(Some(defect), cases, JOBS, fail_fast).await)
+            let cases: Vec<_> = cases::all().filter(|case| judges(case) || also(case, defect)).collect();
+            let tried = row(defect, &run(Some(defect), cases.clone(), JOBS, fail_fast).await);
+            // A case that could not be judged ends a quick try, too, and proves nothing.
+            if fail_fast && !tried.is_caught() {
+                row(defect, &run(Some(defect), cases, JOBS, false).await)
+            } else {
+                tried
+            }
         });
     }
     let mut rows = Vec::new();
