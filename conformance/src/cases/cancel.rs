@@ -1,8 +1,8 @@
 //! Migrations that do not take place: cancelled, failed, announced anew, or answered unasked.
 
-use spice_migration::{ClientMessage, caps::MainCapability};
+use spice_migration::ClientMessage;
 
-use super::{cases, check_absent, check_open};
+use super::{SEMI, cases, check_absent, check_open};
 use crate::{
     case::{Context, OrFail, Scheme, Stop, Verdict, check},
     context::{Place, Setup},
@@ -178,7 +178,7 @@ fn not_cancelled(session: &Session, requirement: &'static str) -> Verdict {
 /// Two hosts that do not allow seamless migration, and a session at the source.
 async fn connected(context: &mut Context) -> Result<(Client, Session), Stop> {
     context.start_pair(Setup::default()).await?;
-    let client = context.client().with_main(&[MainCapability::SEMI_SEAMLESS_MIGRATE]);
+    let client = context.client().with_main(SEMI);
     let session = context.connect(&client, Place::Source).await?;
     Ok((client, session))
 }

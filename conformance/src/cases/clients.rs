@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
-use spice_migration::{ClientMessage, ServerMessage, caps::MainCapability, link::LinkError};
+use spice_migration::{ClientMessage, ServerMessage, link::LinkError};
 
-use super::{check, check_absent};
+use super::{SEMI, check, check_absent};
 use crate::{
     case::{Case, Context, Level, OrFail, Stop, Unexpected, Verdict, run},
     context::{MAIN, Place, Setup},
@@ -104,7 +104,7 @@ async fn judge(context: &mut Context, situation: Situation, newcomer: Newcomer) 
     let mut first = sessions.take(situation.place())?;
     let offered = std::mem::take(&mut first.offered);
     let (id, address) = (OTHER_SESSION, context.address(place));
-    let mut client = context.client().with_main(&[MainCapability::SEMI_SEAMLESS_MIGRATE]);
+    let mut client = context.client().with_main(SEMI);
     // While the display of spice-server 0.15.1 waits for its data, nobody is served; that is P2.
     client.patience += context.subject.migrate_timeout();
     // A client that has been sent away is dropped in the end, whoever comes.
@@ -183,7 +183,7 @@ pub(super) async fn switched(main: &mut Channel) -> Result<(), Unexpected> {
 async fn wrong_ticket(context: &mut Context) -> Verdict {
     let (source, target) = (Place::Source, Place::Target);
     context.start_pair(Setup { password: true, ..Setup::default() }).await?;
-    let client = context.client().with_main(&[MainCapability::SEMI_SEAMLESS_MIGRATE]);
+    let client = context.client().with_main(SEMI);
     let session = context.connect(&client, source).await?;
     let address = context.address(target);
     let denied = refused_link(context, &session, address, "another").await?;
@@ -196,7 +196,7 @@ async fn wrong_ticket(context: &mut Context) -> Verdict {
 async fn expired_ticket(context: &mut Context) -> Verdict {
     let (source, target) = (Place::Source, Place::Target);
     context.start_pair(Setup { password: true, ..Setup::default() }).await?;
-    let client = context.client().with_main(&[MainCapability::SEMI_SEAMLESS_MIGRATE]);
+    let client = context.client().with_main(SEMI);
     let mut session = context.connect(&client, source).await?;
     context.announce(source, target).await?;
     until!(session.main, MigrateBegin).await?;

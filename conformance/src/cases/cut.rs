@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use futures_util::future::join_all;
-use spice_migration::{ChannelType, ClientMessage, Data, caps::MainCapability, frame::HeaderKind};
+use spice_migration::{ChannelType, ClientMessage, Data, frame::HeaderKind};
 
-use super::{check, vanish::strands_nobody};
+use super::{SEMI, check, vanish::strands_nobody};
 use crate::{
     case::{Case, Context, Failure, Level, OrFail, Stop, Unexpected, Verdict, run},
     context::{Place, Setup},
@@ -83,7 +83,7 @@ impl Life {
         let mut client = context.client();
         client.wire = Some(wire.clone());
         if self == Self::SemiSeamless {
-            client = client.with_main(&[MainCapability::SEMI_SEAMLESS_MIGRATE]);
+            client = client.with_main(SEMI);
         }
         let mut session = context.connect(&client, from).await?;
         press_key(&mut session)?;

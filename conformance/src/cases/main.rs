@@ -1,14 +1,10 @@
 //! The main channel before any migration.
 
 use spice_migration::{
-    ClientMessage, Data,
-    caps::{CommonCapability, MainCapability},
-    frame::HeaderKind,
-    link::LinkError,
-    message::client as say,
+    ClientMessage, Data, caps::CommonCapability, frame::HeaderKind, link::LinkError, message::client as say,
 };
 
-use super::{cases, check_absent};
+use super::{SEMI, cases, check_absent};
 use crate::{
     case::{Context, OrFail, Stop, Verdict, check},
     context::{MAIN, Place, Setup},
@@ -97,7 +93,7 @@ async fn name_asked(context: &mut Context) -> Verdict {
 
 async fn name_not_asked(context: &mut Context) -> Verdict {
     context.start_source(Setup::default()).await?;
-    let client = context.client().with_main(&[MainCapability::SEMI_SEAMLESS_MIGRATE]);
+    let client = context.client().with_main(SEMI);
     let mut session = context.connect_main(&client, Place::Source).await?;
     session.list_channels().await?;
     let told = session.main.taken.iter().find(|received| is!(received, Name | Uuid));

@@ -26,10 +26,15 @@ mod vanish;
 
 use std::sync::LazyLock;
 
+use spice_migration::caps::MainCapability;
+
 use crate::{
     case::{Case, Verdict, check},
     peer::client::{Channel, Received, Session},
 };
+
+/// What a client says that can be migrated semi-seamlessly, and no better.
+const SEMI: &[MainCapability] = &[MainCapability::SEMI_SEAMLESS_MIGRATE];
 
 /// All cases, in the order in which they are listed.
 pub fn all() -> impl Iterator<Item = &'static Case> {

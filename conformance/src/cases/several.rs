@@ -1,8 +1,8 @@
 //! Hosts that let several clients connect at once: none of them is migrated seamlessly, and each goes its own way.
 
-use spice_migration::{ClientMessage, ServerMessage, caps::MainCapability};
+use spice_migration::{ClientMessage, ServerMessage};
 
-use super::{cases, check, clients::switched, seamless::ask, semi_seamless::not_completed_yet};
+use super::{SEMI, cases, check, clients::switched, seamless::ask, semi_seamless::not_completed_yet};
 use crate::{
     case::{Context, OrFail, Scheme, Stop, Verdict},
     context::{Place, Setup},
@@ -241,5 +241,3 @@ async fn both_cancelled(context: &mut Context) -> Verdict {
     }
     Ok(())
 }
-
-const SEMI: &[MainCapability] = &[MainCapability::SEMI_SEAMLESS_MIGRATE];

@@ -2,7 +2,7 @@
 
 use spice_migration::{ClientMessage, caps::MainCapability, link::LinkError};
 
-use super::{cases, check, clients::switched};
+use super::{SEMI, cases, check, clients::switched};
 use crate::{
     case::{Context, OrFail, Stop, Verdict},
     context::{MAIN, Place, Setup},
@@ -194,5 +194,3 @@ async fn other_subject(context: &mut Context) -> Verdict {
     session.close().await;
     Ok(())
 }
-
-const SEMI: &[MainCapability] = &[MainCapability::SEMI_SEAMLESS_MIGRATE];
