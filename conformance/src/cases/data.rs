@@ -65,6 +65,16 @@ enum Demand {
     Survive,
 }
 
+/// When the guest's agent attaches at the target, which uses what main's data says of it no earlier.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Agent {
+    Never,
+    /// Before the data comes.
+    Early,
+    /// After that.
+    Late,
+}
+
 struct Altered {
     name: String,
     channel_type: ChannelType,
@@ -78,13 +88,16 @@ struct Altered {
 
 pub(super) fn cases() -> Vec<Case> {
     let all = [main(), display(), inputs(), port(), smartcard()].into_iter().flatten();
-    let altered = all.map(altered_case);
+    let altered = all.map(|altered| altered_case(altered, Agent::Never));
+    let of_agent = [Agent::Early, Agent::Late]
+        .into_iter()
+        .flat_map(|agent| agent_state().into_iter().map(move |altered| altered_case(altered, agent)));
     let early = CHANNELS.into_iter().flat_map(|channel_type| {
         [("magic", Change::Magic(b"XXXX")), ("version-2", Change::Number(4, Value::Is(2))), ("empty", Change::Cut(0))]
             .map(|(name, change)| early_case(channel_type, name, change))
     });
     let undue = UNDUE.iter().map(|(name, channel_type, undue)| undue_case(name, *channel_type, *undue));
-    altered.chain(early).chain(undue).chain([cursor_case()]).collect()
+    altered.chain(of_agent).chain(early).chain(undue).chain([cursor_case()]).collect()
 }
 
 // What is changed.
@@ -127,20 +140,26 @@ const VALUES: [(&str, Value); 7] = [
 ];
 
 fn main() -> Vec<Altered> {
+    let mut all = common(ChannelType::MAIN, b"DCMD", &[0, 1, 4, 7, 8, 33, MAIN_LEN - 1]);
+    all.extend(agent_state());
+    all
+}
+
+/// What main's data says of the agent.
+fn agent_state() -> Vec<Altered> {
     // The agent is connected, sixteen bytes are on their way to it, and half a message has come from it.
     const BUSY: &[Change] = &[
         Change::Bytes(12, &[1]),
         Change::Bytes(21, &[16, 0, 0, 0, 1, 0, 0, 0, 8, 0, 0, 0]),
         Change::Bytes(34, &[8, 0, 0, 0, 1, 0, 0, 0, 64, 0, 0, 0, 0, 8, 0, 0, 0, 8, 0, 0, 0]),
     ];
-    let mut all = common(ChannelType::MAIN, b"DCMD", &[0, 1, 4, 7, 8, 33, MAIN_LEN - 1]);
-    let altered = |name: String, done, change| Altered {
+    let altered = |name: String, done, change, demand| Altered {
         name,
         channel_type: ChannelType::MAIN,
         done,
         before: BUSY,
         change,
-        demand: Demand::Survive,
+        demand,
     };
     let led = [
         ("write_size", 21),
@@ -149,21 +168,23 @@ fn main() -> Vec<Altered> {
         ("msg_header_partial_len", 47),
         ("msg_header_ptr", 51),
     ];
+    let mut all = Vec::new();
     for ((field, at), (name, value)) in led.into_iter().flat_map(|field| VALUES.map(|value| (field, value))) {
-        all.push(altered(slug(field, name), format!("{field} = {name}"), Change::Number(at, value)));
+        let done = format!("{field} = {name}");
+        all.push(altered(slug(field, name), done, Change::Number(at, value), value.demand()));
     }
     let numbers = [
-        ("agent-version", 8),
-        ("num_client_tokens", 13),
-        ("num_send_tokens", 17),
-        ("write_num_client_tokens", 25),
-        ("agent2client.chunk.size", 42),
-        ("agent2client.msg_remaining", 55),
-        ("client2agent.msg_remaining", 60),
+        ("agent-version", 8, Demand::Refuse),
+        ("num_client_tokens", 13, Demand::Survive),
+        ("num_send_tokens", 17, Demand::Survive),
+        ("write_num_client_tokens", 25, Demand::Survive),
+        ("agent2client.chunk.size", 42, Demand::Survive),
+        ("agent2client.msg_remaining", 55, Demand::Survive),
+        ("client2agent.msg_remaining", 60, Demand::Survive),
     ];
-    for (field, at) in numbers {
+    for (field, at, demand) in numbers {
         let change = Change::Number(at, Value::Is(u32::MAX));
-        all.push(altered(slug(field, "2^32-1"), format!("{field} = 2^32-1"), change));
+        all.push(altered(slug(field, "2^32-1"), format!("{field} = 2^32-1"), change, demand));
     }
     let flags = [
         ("connected", 12),
@@ -173,7 +194,7 @@ fn main() -> Vec<Altered> {
         ("client2agent.msg_filter_result", 64),
     ];
     for (field, at) in flags {
-        all.push(altered(slug(field, "255"), format!("{field} = 255"), Change::Bytes(at, &[255])));
+        all.push(altered(slug(field, "255"), format!("{field} = 255"), Change::Bytes(at, &[255]), Demand::Survive));
     }
     all
 }
@@ -296,10 +317,7 @@ fn led(channel_type: ChannelType, fields: &[(&'static str, usize)]) -> Vec<Alter
         done: format!("{field} = {name}"),
         before: BUSY,
         change: Change::Number(at, value),
-        demand: match value {
-            Value::Is(0 | 1) => Demand::Survive,
-            _ => Demand::Refuse,
-        },
+        demand: value.demand(),
     });
     altered.collect()
 }
@@ -309,6 +327,16 @@ fn slug(field: &str, value: &str) -> String {
     let value =
         value.replace("2^31", "half").replace("2^32-1", "max").replace("end+1", "beyond").replace("end-1", "last");
     format!("{field}-{value}").replace(['_', '.'], "-")
+}
+
+impl Value {
+    /// For a size of bytes, or a pointer to them: all but the least lead outside of the data.
+    const fn demand(self) -> Demand {
+        match self {
+            Self::Is(0 | 1) => Demand::Survive,
+            _ => Demand::Refuse,
+        }
+    }
 }
 
 impl Change {
@@ -354,16 +382,26 @@ const fn bad(channel_type: ChannelType) -> &'static [&'static str] {
 
 const REFUSED: &str = "the end of that channel, and of no other; the server lives and serves a new client";
 
-fn altered_case(altered: Altered) -> Case {
+fn altered_case(altered: Altered, agent: Agent) -> Case {
     let Altered { name, channel_type, done, before, change, demand } = altered;
+    // A target that has no agent yet may look at its state when it has.
+    let demand = match (channel_type, agent) {
+        (ChannelType::MAIN, Agent::Never | Agent::Late) if !before.is_empty() => Demand::Survive,
+        _ => demand,
+    };
     let refused = demand == Demand::Refuse;
     let may = if refused { "is refused by a target" } else { "harms nothing else at a target" };
+    let (group, attached) = match agent {
+        Agent::Never => (channel_type.to_string(), ""),
+        Agent::Early => ("agent-early".to_owned(), " where the agent is attached"),
+        Agent::Late => ("agent-late".to_owned(), " where the agent attaches afterwards"),
+    };
     Case {
-        id: format!("data/{channel_type}/{name}").into(),
-        title: format!("Data on {channel_type} with {done} {may}").into(),
+        id: format!("data/{group}/{name}").into(),
+        title: format!("Data on {channel_type} with {done} {may}{attached}").into(),
         requirements: if refused { bad(channel_type) } else { &["T6"] },
         level: Level::Must,
-        sent: format!("the source's data to the target on {channel_type}, with {done}").into(),
+        sent: format!("the source's data to the target on {channel_type}, with {done}{attached}").into(),
         expected: if refused {
             REFUSED
         } else {
@@ -372,7 +410,7 @@ fn altered_case(altered: Altered) -> Case {
         .into(),
         // What leads outside of the data, spice-server 0.15.1 often uses, and says nothing.
         waits: refused && bad(channel_type) == ["T6.4"],
-        run: run(move |context| Box::pin(judge_altered(context, channel_type, before, change, demand))),
+        run: run(move |context| Box::pin(judge_altered(context, channel_type, agent, before, change, demand))),
     }
 }
 
@@ -476,12 +514,16 @@ async fn prepared(context: &mut Context, channel_type: ChannelType) -> Result<Pr
 async fn judge_altered(
     context: &mut Context,
     channel_type: ChannelType,
+    agent: Agent,
     before: &[Change],
     change: Change,
     demand: Demand,
 ) -> Verdict {
     let patience = context.patience();
     let mut collected = Collected::reach(context, channel_type).await?;
+    if agent == Agent::Early {
+        context.attach_agent(Place::Target, true).await?;
+    }
     let mut data = collected.data_of(channel_type)?;
     for change in before.iter().chain([&change]) {
         change.make(&mut data);
@@ -499,6 +541,9 @@ async fn judge_altered(
             // channel of a stream.
             if bad(channel_type) != ["T6.4"] {
                 let _ = channel.next("a first message, or the end").await;
+            }
+            if agent == Agent::Late {
+                context.attach_agent(Place::Target, true).await?;
             }
             channel.finish();
             channel.closed_within(patience).await.or_fail("T6")?;
