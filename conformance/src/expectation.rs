@@ -11,8 +11,8 @@
 //!
 //! An entry is about one case. Where `version` is given, it holds for peers of that version alone; where `liveness` and `signal`
 //! are, a host must have ended so. An entry whose case passes is stale, and fails the run until it is removed; one that holds
-//! `sometimes`, because it hangs on a race or on what lies in memory, never is. A `[[seen]]` entry is about what the observer sees beside
-//! the cases: a requirement and the reason.
+//! `sometimes`, because it hangs on a race or on what lies in memory, never is. A `[[seen]]` entry is about what the observer sees in
+//! cases that are about something else: the requirement, the reason, and the cases. It, too, is stale where it is not seen.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -35,7 +35,7 @@ pub struct Expectations {
     /// One for each case that does not pass.
     #[serde(default, rename = "deviation")]
     pub deviations: Vec<Deviation>,
-    /// What the observer sees beside the cases.
+    /// What the observer sees in cases about something else.
     #[serde(default)]
     pub seen: Vec<Seen>,
 }
@@ -44,10 +44,17 @@ pub struct Expectations {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Seen {
-    /// Which.
+    /// The requirement that is violated.
     pub requirement: String,
     /// Why.
     pub reason: String,
+    /// The ids of the cases.
+    pub cases: BTreeSet<String>,
+    /// The version of the peer that does it; every version if not given.
+    pub version: Option<String>,
+    /// Whether it is not seen at times.
+    #[serde(default)]
+    pub sometimes: bool,
 }
 
 /// How a case is known not to pass.
@@ -131,6 +138,11 @@ impl Expectations {
                 return Err(ExpectationError::Twice(case.clone()));
             }
         }
+        for case in expectations.seen.iter().flat_map(|seen| &seen.cases) {
+            if !cases::all().any(|known| known.id == *case) {
+                return Err(ExpectationError::UnknownCase(case.clone()));
+            }
+        }
         Ok(expectations)
     }
 
@@ -138,6 +150,7 @@ impl Expectations {
     #[must_use]
     pub fn for_version(mut self, version: &str) -> Self {
         self.deviations.retain(|deviation| deviation.version.as_deref().is_none_or(|of| of == version));
+        self.seen.retain(|seen| seen.version.as_deref().is_none_or(|of| of == version));
         self
     }
 
@@ -147,11 +160,9 @@ impl Expectations {
         self.deviations.iter().find(|deviation| deviation.case == case)
     }
 
-    /// Whether a requirement is known to be violated.
-    #[must_use]
-    pub fn violates(&self, requirement: &str) -> bool {
-        self.deviations.iter().any(|deviation| deviation.requirement == requirement)
-            || self.seen.iter().any(|seen| seen.requirement == requirement)
+    /// What is known to be seen in a case that is about something else.
+    pub fn seen_in(&self, case: &str) -> impl Iterator<Item = &Seen> {
+        self.seen.iter().filter(move |seen| seen.cases.contains(case))
     }
 }
 

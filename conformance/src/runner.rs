@@ -141,38 +141,38 @@ impl Queue {
     }
 }
 
-/// One cause is one failure: what blocks a case may be what another one failed for, and what ends a host in one case may have
+/// One cause is one failure: what blocks a case may be what an earlier one failed for, and what ends a host in one case may have
 /// ended it in an earlier one.
 fn tell_causes(results: &mut [CaseResult]) {
-    let failures: Vec<_> = results
-        .iter()
-        .filter_map(|result| match &result.verdict {
-            Err(Stop::Fail(failure)) => Some((result.case.id.as_ref(), failure.expected.clone())),
-            _ => None,
-        })
-        .collect();
+    let mut failures: Vec<(&'static str, String, String)> = Vec::new();
     let mut deaths = HashMap::new();
     let mut last_death = None;
     for result in results {
-        let died = result.liveness.iter().find_map(|(_, liveness)| cause_of_death(liveness));
-        if let Some(cause) = died {
-            let first: &'static str = deaths.entry(cause).or_insert(&result.case.id);
-            result.cause = (*first != result.case.id).then_some(first);
+        if let Err(Stop::Fail(Failure { connection, expected, .. })) = &result.verdict {
+            failures.push((&result.case.id, connection.clone(), expected.clone()));
+        }
+        if result.liveness.iter().any(|(_, liveness)| matches!(liveness, Liveness::Exited { .. })) {
             last_death = Some(result.case.id.as_ref());
+            let cause = result.liveness.iter().find_map(|(_, liveness)| cause_of_death(liveness));
+            let first = cause.map(|cause| *deaths.entry(cause).or_insert(result.case.id.as_ref()));
+            result.cause = first.filter(|first| *first != result.case.id);
         } else if let (Err(Stop::Blocked(_)), true) = (&result.verdict, result.liveness.is_empty()) {
             // It could not even begin: a server that was not started for it is gone.
             result.cause = last_death;
         } else if let Err(Stop::Blocked(unexpected)) = &result.verdict {
-            let cause = failures.iter().find(|(_, expected)| *expected == unexpected.expected);
-            result.cause = cause.map(|(id, _)| *id);
+            let same = |(_, connection, expected): &&(_, String, String)| {
+                *connection == unexpected.connection && *expected == unexpected.expected
+            };
+            result.cause = failures.iter().find(same).map(|(id, ..)| *id);
         }
     }
 }
 
-/// Tells deaths apart: by how the process ended, and by its last words without what differs from run to run.
+/// Tells deaths apart: by how the process ended, and by its last words without what differs from run to run. Those without last words
+/// may have as many causes.
 fn cause_of_death(liveness: &Liveness) -> Option<(Option<i32>, Option<i32>, String)> {
     let Liveness::Exited { code, signal, printed } = liveness else { return None };
-    let last = printed.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default();
+    let last = printed.lines().map(str::trim).rfind(|line| !line.is_empty())?;
     let words = last.split_whitespace().filter(|word| !word.contains("0x"));
     Some((*code, *signal, words.collect::<Vec<_>>().join(" ")))
 }
@@ -232,7 +232,7 @@ impl CaseResult {
         match &self.verdict {
             // A server that never served a client may never have been up.
             Ok(()) | Err(Stop::NotApplicable(_)) if unresponsive && !self.served => Outcome::Inconclusive,
-            Ok(()) | Err(Stop::NotApplicable(_)) if unresponsive => Outcome::Fail,
+            _ if unresponsive && self.served => Outcome::Fail,
             Ok(()) => Outcome::Pass,
             Err(Stop::Fail(_)) => Outcome::Fail,
             Err(Stop::NotApplicable(_)) => Outcome::NotApplicable,
@@ -252,6 +252,21 @@ impl CaseResult {
             Some(deviation) => deviation.is_met_by(self),
             None => self.outcome() == Outcome::Pass,
         }
+    }
+
+    /// The requirement that it failed for, by what it found itself.
+    #[must_use]
+    pub fn failed_for(&self) -> Option<&'static str> {
+        match &self.verdict {
+            Err(Stop::Fail(failure)) => Some(failure.requirement),
+            _ => None,
+        }
+    }
+
+    /// Whether a violation of a requirement was seen in it, whatever it is about.
+    #[must_use]
+    pub fn sees(&self, requirement: &str) -> bool {
+        self.findings.iter().any(|finding| finding.requirement == requirement)
     }
 
     /// Whether it shows that a known deviation is gone.

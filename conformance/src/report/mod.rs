@@ -7,9 +7,9 @@ pub mod text;
 use std::{collections::BTreeMap, fmt, process::ExitCode, time::Duration};
 
 use crate::{
-    case::{Failure, Level, Stop},
+    case::Level,
     context::Survey,
-    expectation::Expectations,
+    expectation::{Expectations, Seen},
     registry::Registry,
     runner::{CaseResult, Outcome, Run},
     trace::Finding,
@@ -51,20 +51,27 @@ impl Report {
         self.run.results.iter().filter(|result| result.stale())
     }
 
-    /// What the observer saw servers violate, of requirements that no case failed for and that no known deviation is about: one
-    /// violation of each, by their ids, and the cases in which it was seen.
+    /// What is known to be seen in cases about something else, and was not where it should have been.
+    pub fn unseen(&self) -> impl Iterator<Item = (&CaseResult, &Seen)> {
+        let results = self.run.results.iter();
+        let judged = results.filter(|result| result.outcome() != Outcome::NotApplicable);
+        let known = judged.flat_map(|result| self.seen_in(result).map(move |seen| (result, seen)));
+        known.filter(|(result, seen)| !seen.sometimes && !result.sees(&seen.requirement))
+    }
+
+    fn seen_in(&self, result: &CaseResult) -> impl Iterator<Item = &Seen> {
+        self.expected.iter().flat_map(|(_, expectations)| expectations.seen_in(&result.case.id))
+    }
+
+    /// What the observer saw servers violate in cases that did not fail for it, and that is not known of them: one violation of each
+    /// requirement, by their ids, and the cases in which it was seen.
     #[must_use]
     pub fn violations(&self) -> Vec<Violation<'_>> {
-        let failed = |result: &&CaseResult| match &result.verdict {
-            Err(Stop::Fail(Failure { requirement, .. })) => Some(*requirement),
-            _ => None,
-        };
-        let failed: Vec<&str> = self.run.results.iter().filter_map(|result| failed(&result)).collect();
         let mut violations = BTreeMap::new();
         for result in &self.run.results {
             for finding in &result.findings {
-                let known = |(_, expectations): &(_, Expectations)| expectations.violates(finding.requirement);
-                if failed.contains(&finding.requirement) || self.expected.as_ref().is_some_and(known) {
+                let known = self.seen_in(result).any(|seen| seen.requirement == finding.requirement);
+                if known || result.failed_for() == Some(finding.requirement) {
                     continue;
                 }
                 let level = Registry::get().requirement(finding.requirement).map_or(Level::Must, |found| found.level);
@@ -93,7 +100,7 @@ impl Report {
             Exit::SuiteBug
         } else if self.unexpected_count() > 0 {
             Exit::Unexpected
-        } else if self.stale().next().is_some() {
+        } else if self.stale().next().is_some() || self.unseen().next().is_some() {
             Exit::Stale
         } else if self.count(Outcome::Pass) + self.count(Outcome::Fail) == 0 {
             Exit::NothingJudged
@@ -163,6 +170,7 @@ mod tests {
     use std::{borrow::Cow, future::ready};
 
     use super::*;
+    use crate::case::{Failure, Stop};
     use crate::{case::Case, expectation::Deviation};
 
     fn case(level: Level) -> &'static Case {
@@ -198,6 +206,11 @@ mod tests {
         Deviation { case, outcome, requirement, reason, version: None, liveness: None, signal: None, sometimes: false }
     }
 
+    fn known_seen(case: &str, requirement: &str) -> Seen {
+        let (cases, requirement) = ([case.to_owned()].into(), requirement.to_owned());
+        Seen { requirement, reason: String::new(), cases, version: None, sometimes: false }
+    }
+
     #[test]
     fn the_exit_code_follows_from_the_outcomes() {
         let inconclusive =
@@ -223,16 +236,33 @@ mod tests {
     }
 
     #[test]
-    fn a_violation_is_told_once_and_not_where_a_case_failed_for_it() {
-        let report = report(vec![seen("Q1"), failed("S8.1"), seen("S8.1"), seen("Q1")], false);
+    fn a_violation_is_told_once_and_not_where_the_case_failed_for_it() {
+        let failed_and_seen = CaseResult { findings: seen("S8.1").findings, ..failed("S8.1") };
+        let report = report(vec![seen("Q1"), failed_and_seen, seen("Q1")], false);
         let violations = report.violations();
         let told: Vec<_> = violations.iter().map(|told| (told.finding.requirement, &told.cases[..])).collect();
         // Both results are of the same case.
         assert_eq!(told, [("Q1", &["group/case"][..])]);
         assert_eq!(report.unexpected_count(), 2, "the failed case, and the violation");
 
-        let known = Expectations { deviations: vec![deviation("Q1")], seen: Vec::new() };
-        let report = Report { expected: Some((String::new(), known)), ..report };
+        let known = |case: &str, requirement: &str| {
+            Some((String::new(), Expectations { deviations: Vec::new(), seen: vec![known_seen(case, requirement)] }))
+        };
+        let mut report = Report { expected: known("group/case", "Q1"), ..report };
         assert!(report.violations().is_empty());
+        report.expected = known("group/other", "Q1");
+        assert_eq!(report.violations().len(), 1, "known of another case");
+    }
+
+    #[test]
+    fn what_was_known_to_be_seen_and_is_not_is_stale() {
+        let known = |sometimes| {
+            let seen = vec![Seen { sometimes, ..known_seen("group/case", "Q1") }];
+            Some((String::new(), Expectations { deviations: Vec::new(), seen }))
+        };
+        let exit = |expected, result| Report { expected, ..report(vec![result], false) }.exit();
+        assert_eq!(exit(known(false), seen("Q1")), Exit::AsExpected);
+        assert_eq!(exit(known(false), pass()), Exit::Stale);
+        assert_eq!(exit(known(true), pass()), Exit::AsExpected);
     }
 }

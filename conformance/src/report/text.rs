@@ -16,6 +16,7 @@ use crate::{
     case::{Case, Failure, Level, Scheme, Stop},
     cases,
     context::Survey,
+    expectation::{Deviation, Ended, Expectations, Seen},
     registry::{Registry, Requirement},
     runner::{CaseResult, Outcome, Plan, Progress},
 };
@@ -43,14 +44,14 @@ pub struct Live {
 }
 
 impl Live {
-    /// Prints the header.
+    /// Prints the header: whom the run is about, and what is known of its deviations.
     #[must_use]
-    pub fn new(peer: &Survey, seed: u64, plan: &Plan, expected: Option<&str>) -> Self {
+    pub fn new(peer: &Survey, seed: u64, plan: &Plan, known: Option<&str>) -> Self {
         let Survey { kind, name, version, .. } = peer;
         let count = plan.cases.len();
         print(&format!("{name} {version} ({kind}), seed {seed}, {}\n", counted(count, "case")));
-        if let Some(file) = expected {
-            print(&format!("known deviations: {file}; --expect none for all outcomes as they are\n"));
+        if let Some(known) = known {
+            print(&format!("{known}\n"));
         }
 
         // Hidden unless the standard output is a terminal.
@@ -85,17 +86,19 @@ impl Live {
     /// Prints what is to be told of the cases that failed or were inconclusive, and the summary.
     pub fn finish(self, report: &Report) {
         self.bar.finish_and_clear();
-        let ended_as = |outcome| report.run.results.iter().filter(move |result| result.outcome() == outcome);
+        // What has the same cause is named with the first of them, unless that was known and is not told.
+        let first = |id: &str| report.run.results.iter().find(|result| result.case.id == id && !known(result));
+        let told = |result: &&CaseResult| !known(result) && result.cause.and_then(first).is_none();
+        let ended_as =
+            |outcome| report.run.results.iter().filter(move |result| result.outcome() == outcome).filter(told);
         let inconclusive = ended_as(Outcome::Inconclusive).take(INCONCLUSIVE_DETAILS);
-        let shown =
-            ended_as(Outcome::Fail).chain(inconclusive).filter(|result| !known(result) && result.cause.is_none());
-        for result in shown {
+        for result in ended_as(Outcome::Fail).chain(inconclusive) {
             print(&details(result, self.colours));
             let alike: Vec<&str> = report
                 .run
                 .results
                 .iter()
-                .filter(|other| other.cause == Some(&result.case.id))
+                .filter(|other| other.cause == Some(&result.case.id) && !known(other))
                 .map(|other| other.case.id.as_ref())
                 .collect();
             if !alike.is_empty() {
@@ -105,6 +108,12 @@ impl Live {
         for result in report.stale() {
             let file = report.expected.as_ref().map_or("", |(file, _)| file);
             print(&format!("\nSTALE {}\n  It passes. Remove its entry from {file}.\n", result.case.id));
+        }
+        for (result, Seen { requirement, .. }) in report.unseen() {
+            let (case, file) = (&result.case.id, report.expected.as_ref().map_or("", |(file, _)| file));
+            print(&format!(
+                "\nSTALE {case}\n  No violation of {requirement} is seen. Remove the case from its entry in {file}.\n"
+            ));
         }
         for violation in report.violations() {
             print(&seen(&violation, self.colours));
@@ -149,6 +158,9 @@ fn explain_case(case: &'static Case) -> String {
     let _ = writeln!(text, "expected  {expected}");
     let level = if *level < Level::Should { format!(" --level {level}") } else { String::new() };
     let _ = writeln!(text, "run it    spice-conformance run{level} --filter {id}");
+    if let Some(known) = known_of_spice_server(id) {
+        let _ = writeln!(text, "known     {known}");
+    }
     for id in *requirements {
         let Some(Requirement { level, role, statement, sources, .. }) = Registry::get().requirement(id) else {
             continue;
@@ -159,6 +171,20 @@ fn explain_case(case: &'static Case) -> String {
         }
     }
     text
+}
+
+/// How a case is known to end with spice-server, if not as it should.
+fn known_of_spice_server(case: &str) -> Option<String> {
+    let (_, expectations) = Expectations::of_spice_server("0.15.1")?;
+    let Deviation { outcome, reason, liveness, signal, sometimes, .. } = expectations.of(case)?;
+    let sometimes = if *sometimes { "at times " } else { "" };
+    let ended = match (liveness, signal) {
+        (Some(Ended::Exited), Some(signal)) => format!(", and ends the server with signal {signal}"),
+        (Some(Ended::Exited), None) => ", and ends the server".to_owned(),
+        (Some(Ended::Unresponsive), _) => ", and the server hangs".to_owned(),
+        (None, _) => String::new(),
+    };
+    Some(format!("{sometimes}{outcome} with spice-server 0.15.1{ended}: {reason}"))
 }
 
 fn explain_requirement(requirement: &Requirement) -> String {
