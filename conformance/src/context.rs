@@ -128,7 +128,7 @@ impl Context {
     /// # Errors
     /// When it does not start.
     pub async fn start(&mut self, place: Place, setup: Setup) -> Result<(), StartError> {
-        debug_assert_eq!(self.hosts.len(), place as usize, "hosts are started in order");
+        assert_eq!(self.hosts.len(), place as usize, "hosts are started in order");
         if setup.security != Security::None || setup.several_clients || setup.port_and_smartcard {
             self.changes_hosts()?;
         }
@@ -300,18 +300,20 @@ impl Context {
         let host = self.host(Place::Source);
         host.cancel().await?;
         host.wait_for(HostEvent::MigrationCancelled, patience).await?;
-        self.give_target_up().await;
-        Ok(())
+        self.give_target_up().await
     }
 
     /// Ends the target, whose part in the case is over: QEMU's exits by itself when the guest that it waits for does not
     /// come, and that says nothing about SPICE.
-    pub async fn give_target_up(&mut self) {
+    async fn give_target_up(&mut self) -> Result<(), Stop> {
         let patience = self.patience();
-        let liveness = self.host(Place::Target).liveness(patience).await;
-        // A target that ended otherwise than QEMU does then stays, for the look at all hosts to find.
-        if matches!(liveness, Liveness::Alive | Liveness::Exited { code: Some(1), signal: None, .. }) {
-            self.hosts.remove(Place::Target as usize).stop().await;
+        match self.host(Place::Target).liveness(patience).await {
+            Liveness::Alive | Liveness::Exited { code: Some(1), signal: None, .. } => {
+                self.hosts.remove(Place::Target as usize).stop().await;
+                Ok(())
+            }
+            // It stays, for the look at all hosts to find.
+            _ => Err(Stop::Inconclusive("the target did not end as it does when no guest comes".to_owned())),
         }
     }
 
@@ -324,10 +326,10 @@ impl Context {
             let address = host.spice_tls().filter(|_| self.tls.is_some()).unwrap_or_else(|| host.spice());
             let mut liveness = host.liveness(patience).await;
             if liveness == Liveness::Alive && !self.void {
-                let probe = client.link(&format!("{}/probe", host.name()), address, 0, MAIN).await;
+                let probe = client.connect_main(&format!("{}/probe", host.name()), address).await;
                 liveness = match probe {
-                    Ok(channel) => {
-                        channel.close().await;
+                    Ok(session) => {
+                        session.close().await;
                         Liveness::Alive
                     }
                     // A process that dies of its client is found dead only now.
@@ -360,7 +362,7 @@ impl Context {
     /// Whether a host has a connection open. All of the suite's must be closed by now.
     #[must_use]
     pub fn keeps_connections(&self) -> bool {
-        self.hosts.iter().any(|host| host.connections() > 0)
+        self.hosts.iter().any(|host| host.connections().is_some_and(|open| open > 0))
     }
 
     /// What the hosts keep of clients that are gone, though they have had time to notice. All of the suite's connections must be
@@ -370,12 +372,11 @@ impl Context {
         let mut leaks = Vec::new();
         for host in &self.hosts {
             let mut pause = Duration::from_millis(1);
-            while host.connections() > 0 && Instant::now() < deadline {
+            while host.connections().is_some_and(|open| open > 0) && Instant::now() < deadline {
                 tokio::time::sleep(pause).await;
                 pause *= 2;
             }
-            let left = host.connections();
-            if left > 0 {
+            if let Some(left) = host.connections().filter(|open| *open > 0) {
                 leaks.push(Finding {
                     requirement: "P1",
                     connection: host.name().to_owned(),

@@ -28,19 +28,35 @@ const JOBS: NonZeroUsize = NonZeroUsize::new(6).unwrap();
 pub struct Row {
     /// Which one.
     pub defect: Defect,
-    /// The cases that were run and judge its requirement: whether they failed.
-    pub judging: BTreeMap<&'static str, bool>,
+    /// The cases that were run and judge its requirement: whether they failed, and for what.
+    pub judging: BTreeMap<&'static str, Failed>,
     /// Other cases that failed: why.
     pub others: BTreeMap<&'static str, String>,
     /// The other requirements that the observer saw violated.
     pub seen: BTreeSet<&'static str>,
 }
 
+/// What a case that judges a defect's requirement failed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failed {
+    /// It did not fail.
+    No,
+    /// For another requirement that it judges, too.
+    ForAnother,
+    /// For the requirement, or of what the defect did to the host.
+    ForIt,
+}
+
 impl Row {
-    /// Whether a case of its requirement fails.
+    /// Whether a case fails for its requirement.
     #[must_use]
     pub fn is_caught(&self) -> bool {
-        self.judging.values().any(|failed| *failed)
+        self.caught_by().next().is_some()
+    }
+
+    /// The cases that fail for it.
+    pub fn caught_by(&self) -> impl Iterator<Item = &'static str> {
+        self.judging.iter().filter(|(_, failed)| **failed == Failed::ForIt).map(|(id, _)| *id)
     }
 }
 
@@ -112,12 +128,19 @@ async fn run(
 
 fn row(defect: Defect, results: &[CaseResult]) -> Row {
     let failed = |result: &CaseResult| result.outcome() == Outcome::Fail;
+    let failed_for = |result: &CaseResult| match result.failed_for() {
+        _ if !failed(result) => Failed::No,
+        Some(requirement) if requirement != defect.requirement() && result.host_troubles().next().is_none() => {
+            Failed::ForAnother
+        }
+        _ => Failed::ForIt,
+    };
     let (judging, others): (Vec<_>, Vec<_>) =
         results.iter().partition(|result| result.case.requirements.contains(&defect.requirement()));
     let seen = results.iter().flat_map(|result| &result.findings).map(|finding| finding.requirement);
     Row {
         defect,
-        judging: judging.into_iter().map(|result| (result.case.id.as_ref(), failed(result))).collect(),
+        judging: judging.into_iter().map(|result| (result.case.id.as_ref(), failed_for(result))).collect(),
         others: others
             .into_iter()
             .filter(|result| failed(result))
@@ -133,7 +156,7 @@ pub fn table(rows: &[Row]) -> String {
     let mut table = String::from("| defect | what the host does | requirement | caught by |\n|---|---|---|---|\n");
     for row in rows {
         let (name, description, requirement) = (row.defect.name(), row.defect.description(), row.defect.requirement());
-        let caught: Vec<&str> = row.judging.iter().filter(|(_, failed)| **failed).map(|(id, _)| *id).collect();
+        let caught: Vec<&str> = row.caught_by().collect();
         let caught = match &caught[..] {
             [] => "nothing".to_owned(),
             [one] => format!("`{one}`"),

@@ -7,7 +7,7 @@
 use std::{
     fmt,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicUsize},
     time::{Duration, Instant},
 };
 
@@ -124,6 +124,7 @@ impl Drop for Watched {
 pub struct Trace {
     began: Instant,
     record: Arc<Mutex<Record>>,
+    held: Arc<AtomicUsize>,
 }
 
 #[derive(Debug, Default)]
@@ -173,7 +174,12 @@ impl Trace {
     /// An empty record whose clock starts now.
     #[must_use]
     pub fn new() -> Self {
-        Self { began: Instant::now(), record: Arc::default() }
+        Self { began: Instant::now(), record: Arc::default(), held: Arc::default() }
+    }
+
+    /// How many bytes the connections hold that it records.
+    pub(crate) fn held(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.held)
     }
 
     /// Records one thing that just happened.

@@ -4,5 +4,5 @@ use spice_conformance::selfcheck;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_defect_survives() {
-    assert_eq!(selfcheck::survivors(12).await, []);
+    assert_eq!(selfcheck::survivors(24).await, []);
 }

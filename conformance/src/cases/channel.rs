@@ -121,16 +121,20 @@ async fn judge(context: &mut Context, situation: Situation, channel_type: Channe
                 sessions.session(situation)?.take_child(channel_type)?.close().await;
             }
             linked.extend(link_anew(context, situation, &mut sessions, channel_type).await?);
+            is_linked(!linked.is_empty(), situation)?;
         }
         Deed::Closed => {
             if there {
                 sessions.session(situation)?.take_child(channel_type)?.close().await;
             }
+            let mut linked = false;
             for _ in 0..times(situation) {
                 if let Some(channel) = link(context, situation, &mut sessions, channel_type).await? {
+                    linked = true;
                     channel.close().await;
                 }
             }
+            is_linked(linked, situation)?;
         }
         Deed::HalfClosed => sessions.channel(situation, channel_type)?.finish(),
     }
@@ -160,6 +164,14 @@ async fn judge(context: &mut Context, situation: Situation, channel_type: Channe
         }
     }
     Ok(())
+}
+
+/// A server that refuses every link of a session that it serves keeps the case from being judged.
+fn is_linked(linked: bool, situation: Situation) -> Result<(), Stop> {
+    match linked || !situation.serves() {
+        true => Ok(()),
+        false => Err(Stop::Inconclusive("the channel cannot be linked anew".to_owned())),
+    }
 }
 
 /// Links a channel of a session; `None` if the server refuses it, or closes. Should the host have died, what follows finds that.

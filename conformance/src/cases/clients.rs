@@ -37,16 +37,22 @@ pub(super) fn cases() -> Vec<Case> {
             cases.push(case(situation, Newcomer::Successor));
         }
     }
-    cases.push(Case {
-        id: "clients/ticket/wrong-at-target".into(),
-        title: "A migrating client with a wrong ticket is refused, and comes in with the right one".into(),
-        requirements: &["L5.1"],
-        level: Level::Must,
-        sent: "an announcement; a link of main at the target with another ticket, then with the right one".into(),
-        expected: "PERMISSION_DENIED, then link result OK, and a migration that completes".into(),
-        waits: false,
-        run: run(|context| Box::pin(wrong_ticket(context))),
-    });
+    for (name, ticket) in [("wrong", "another"), ("missing", "")] {
+        cases.push(Case {
+            id: format!("clients/ticket/{name}-at-target").into(),
+            title: format!("A migrating client whose ticket is {name} is refused, and comes in with the right one")
+                .into(),
+            requirements: &["L5.1"],
+            level: Level::Must,
+            sent: format!(
+                "an announcement; a link of main at the target with a ticket of {ticket:?}, then with the right one"
+            )
+            .into(),
+            expected: "PERMISSION_DENIED, then link result OK, and a migration that completes".into(),
+            waits: false,
+            run: run(move |context| Box::pin(wrong_ticket(context, ticket))),
+        });
+    }
     cases.push(Case {
         id: "clients/ticket/expired-at-target".into(),
         title: "A migrating client whose ticket has expired is refused, and told at the source how it goes on".into(),
@@ -180,13 +186,13 @@ pub(super) async fn switched(main: &mut Channel) -> Result<(), Unexpected> {
     }
 }
 
-async fn wrong_ticket(context: &mut Context) -> Verdict {
+async fn wrong_ticket(context: &mut Context, ticket: &str) -> Verdict {
     let (source, target) = (Place::Source, Place::Target);
     context.start_pair(Setup { password: true, ..Setup::default() }).await?;
     let client = context.client().with_main(SEMI);
     let session = context.connect(&client, source).await?;
     let address = context.address(target);
-    let denied = refused_link(context, &session, address, "another").await?;
+    let denied = refused_link(context, &session, address, ticket).await?;
     check(denied == LinkError::PERMISSION_DENIED, "L5.1", target.name(), LinkError::PERMISSION_DENIED, denied)?;
     let prepared = context.prepare(&client, session, source, target).await?;
     context.complete(prepared, source, target).await?.close().await;

@@ -119,7 +119,9 @@ fn case(situation: Situation, example: Example) -> Case {
         Follows::Cancel => "MIGRATE_CANCEL",
         Follows::NoCancel => "no MIGRATE_CANCEL",
         Follows::Silence => "no answer",
-        Follows::Anything => "an answer, nothing, or the end of this channel; the server lives and serves a new client",
+        Follows::Anything => {
+            "an answer, nothing, or the end of this channel and of no other; the server lives and serves a new client"
+        }
     };
     Case {
         id: format!("message/{}/{channel_type}-{name}", situation.name()).into(),
@@ -137,13 +139,16 @@ fn case(situation: Situation, example: Example) -> Case {
 /// What must follow a message in a situation, and by which requirement. Where a message is due, only that the server lives: the rest
 /// is for the groups that are about it.
 fn follows(situation: Situation, example: &Example) -> (&'static [&'static str], Follows) {
-    use Situation::{Cancelled, GuestCame, Linked, Session, Waiting};
+    use Situation::{Agreed, Cancelled, Connected, GuestCame, Linked, Session, Waiting};
     match (situation, example.message) {
         (_, ClientMessage::Unknown { id: 999, .. }) => (&["M4.1"], Follows::End),
-        (Session | Cancelled, ClientMessage::MigrateConnected | ClientMessage::MigrateConnectedSeamless) => {
-            (&["S6.1"], Follows::Cancel)
+        (
+            Session | Cancelled | Connected | Agreed,
+            ClientMessage::MigrateConnected | ClientMessage::MigrateConnectedSeamless,
+        ) => (&["S6.1"], Follows::Cancel),
+        (Session | Cancelled | Connected | Agreed, ClientMessage::MigrateConnectError) => {
+            (&["S6.2"], Follows::NoCancel)
         }
-        (Session | Cancelled, ClientMessage::MigrateConnectError) => (&["S6.2"], Follows::NoCancel),
         (Linked | Waiting | GuestCame, ClientMessage::AttachChannels) => (&["T5"], Follows::Silence),
         _ if situation.place() == Place::Target => (&["T12"], Follows::Anything),
         _ => (&["S11"], Follows::Anything),
@@ -178,5 +183,9 @@ async fn judge(context: &mut Context, situation: Situation, example: Example) ->
             check_absent(wrong, requirement, channel, "no such answer")?;
         }
     }
-    Ok(())
+    match example.channel_type {
+        ChannelType::MAIN => Ok(()),
+        // It has ended, and no other with it.
+        lost => sessions.go_on(situation, Some(lost)).await.or_fail(requirement),
+    }
 }

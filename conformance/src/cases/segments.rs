@@ -103,8 +103,8 @@ async fn links(
             )
         });
         links.extend(join_all(opened).await);
-        context.served = true;
     }
+    context.served |= links.iter().any(|(_, link)| link.is_ok());
     Ok(links)
 }
 

@@ -118,7 +118,7 @@ defects! {
     /// INIT never says that an agent is connected.
     InitWithoutAgent "init-without-agent" "M10";
     /// The server's messages have full headers even if both sides have MINI_HEADER.
-    FullHeaderAlways "full-header-always" "M3.1";
+    FullHeaderAlways "full-header-always" "M3.1" gross;
     /// Serials count from 0.
     SerialsFromZero "serials-from-zero" "M3.2";
     /// An unknown message is ignored.
@@ -268,9 +268,11 @@ defects! {
     /// CHANNELS_LIST is empty.
     NoChannelListed "no-channel-listed" "M1.5";
     /// A host that has taken a guest over greets no new client.
-    NoInitAfterMigration "no-init-after-migration" "T11";
+    NoInitAfterMigration "no-init-after-migration" "T11" gross;
     /// A host that has taken a guest over announces no further migration.
     NoBeginAfterTakeover "no-begin-after-takeover" "R1";
+    /// A client that was still arriving when the next destination was given is never told that the guest has moved there.
+    NoCompletionForArrivals "no-completion-for-arrivals" "R3";
     /// A FLUSH_MARK that none is due for kills the host, as it kills spice-server 0.15.1.
     DiesOfFlushMark "dies-of-flush-mark" "S11" gross;
     /// DO_SEAMLESS within a session kills the host, as it kills spice-server 0.15.1.
@@ -354,7 +356,7 @@ defects! {
     /// Without a client the guest does not start at the target.
     GuestWaitsForGoneClient "guest-waits-for-gone-client" "H6" gross;
     /// When a client was lost on its way here, no other is greeted.
-    NoInitAfterLostArrival "no-init-after-lost-arrival" "T13";
+    NoInitAfterLostArrival "no-init-after-lost-arrival" "T13" gross;
     /// A client with full headers is announced another scheme.
     SchemeByHeader "scheme-by-header" "S1.6";
     /// A host with a password announces another scheme.

@@ -432,18 +432,22 @@ impl QemuHost {
         }
     }
 
-    /// How many connections of clients the process has open, whether their clients have closed them or not. 0 where the platform
+    /// How many connections of clients the process has open, whether their clients have closed them or not. `None` where the platform
     /// does not tell.
     #[must_use]
-    pub fn connections(&self) -> usize {
+    pub fn connections(&self) -> Option<usize> {
+        // It has its listener, if anything.
+        if self.sockets.is_empty() {
+            return None;
+        }
         let new: HashSet<u64> = self.sockets_now().difference(&self.sockets).copied().collect();
         if new.is_empty() {
             // The usual case, and the table below holds the sockets of the whole machine.
-            return 0;
+            return Some(0);
         }
-        let all = procfs::net::tcp().unwrap_or_default();
+        let all = procfs::net::tcp().ok()?;
         let is_ours = |address: SocketAddr| address == self.spice || Some(address) == self.spice_tls;
-        all.iter().filter(|socket| is_ours(socket.local_address) && new.contains(&socket.inode)).count()
+        Some(all.iter().filter(|socket| is_ours(socket.local_address) && new.contains(&socket.inode)).count())
     }
 
     fn sockets_now(&self) -> HashSet<u64> {

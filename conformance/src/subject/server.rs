@@ -77,12 +77,6 @@ impl StandingHost {
         }
     }
 
-    /// Not told where the platform does not tell, as of another's process.
-    #[must_use]
-    pub fn connections(&self) -> usize {
-        0
-    }
-
     /// Nothing tells what its host does.
     #[must_use]
     pub fn count(&self, _: HostEvent) -> usize {

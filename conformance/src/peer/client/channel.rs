@@ -47,22 +47,23 @@ const MAX_BODY: u32 = 16 << 20;
 const MAX_MESSAGES: usize = 50_000;
 const MAX_KEPT: usize = 16 << 20;
 
-/// Bytes that all connections of the process may hold together, in messages that are kept or not yet whole. Where a server has dozens of
+/// Bytes that all connections of a case may hold together, in messages that are kept or not yet whole. Where a server has dozens of
 /// channels, the bounds for each of them do not help.
 const MAX_HELD: usize = 64 << 20;
 
-static HELD: AtomicUsize = AtomicUsize::new(0);
-
-/// What one connection holds of [`HELD`], until neither its task nor its messages are there any more.
-#[derive(Debug, Default)]
-struct Held(AtomicUsize);
+/// What one connection holds of what those of its case do, until neither its task nor its messages are there any more.
+#[derive(Debug)]
+struct Held {
+    own: AtomicUsize,
+    all: Arc<AtomicUsize>,
+}
 
 impl Held {
     /// It holds so much now. Whether that is not too much.
     fn set(&self, bytes: usize) -> bool {
-        let before = self.0.swap(bytes, Ordering::Relaxed);
-        let all = HELD.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        HELD.fetch_sub(before, Ordering::Relaxed);
+        let before = self.own.swap(bytes, Ordering::Relaxed);
+        let all = self.all.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.all.fetch_sub(before, Ordering::Relaxed);
         all - before <= MAX_HELD
     }
 }
@@ -192,7 +193,7 @@ impl Channel {
         let trace = watched.trace().clone();
         let (commands, received_commands) = mpsc::unbounded_channel();
         let (sent_events, events) = mpsc::unbounded_channel();
-        let held = Arc::new(Held::default());
+        let held = Arc::new(Held { own: AtomicUsize::new(0), all: trace.held() });
         let pump = Pump {
             name: name.clone(),
             held: held.clone(),

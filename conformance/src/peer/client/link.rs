@@ -11,13 +11,13 @@ use spice_migration::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpStream,
+    net::TcpSocket,
     time::{Instant, sleep, timeout, timeout_at},
 };
-use tokio_rustls::TlsConnector;
 use tokio_util::either::Either;
 
 use super::{
+    Client,
     channel::{Channel, Closed},
     wire::{Portion, Wire},
 };
@@ -106,17 +106,16 @@ pub struct RawLink {
 }
 
 impl RawLink {
-    pub(super) async fn open(
-        name: String,
-        address: SocketAddr,
-        tls: Option<&TlsConnector>,
-        patience: Duration,
-        trace: Trace,
-    ) -> Result<Self, Unexpected> {
+    pub(super) async fn open(client: &Client, name: String, address: SocketAddr) -> Result<Self, Unexpected> {
+        let Client { patience, wire, receive_buffer, tls, trace, .. } = client.clone();
         let open = async {
-            let stream = TcpStream::connect(address).await?;
+            let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+            if let Some(size) = receive_buffer {
+                socket.set_recv_buffer_size(size)?;
+            }
+            let stream = socket.connect(address).await?;
             stream.set_nodelay(true)?;
-            match tls {
+            match &tls {
                 None => Ok(Either::Left(stream)),
                 Some(connector) => tls::secure(stream, connector, address.ip()).await,
             }
@@ -129,7 +128,7 @@ impl RawLink {
         match opened {
             Ok(stream) => {
                 trace.event(&name, &"connected");
-                Ok(Self { stream, address, name, patience, wire: None, trace })
+                Ok(Self { stream, address, name, patience, wire, trace })
             }
             Err(got) => {
                 trace.event(&name, &format_args!("not connected: {got}"));

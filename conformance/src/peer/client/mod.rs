@@ -63,6 +63,8 @@ pub struct Client {
     pub patience: Duration,
     /// Where its bytes are noted, and perhaps cut.
     pub wire: Option<Wire>,
+    /// The size in bytes of the kernel's receive buffer, if it is to be another than usual.
+    pub receive_buffer: Option<u32>,
     /// How it connects, if not in plaintext.
     pub tls: Option<TlsConnector>,
     /// Where everything is recorded.
@@ -79,6 +81,7 @@ impl Client {
             password: String::new(),
             patience,
             wire: None,
+            receive_buffer: None,
             tls: None,
             trace,
         }
@@ -138,9 +141,7 @@ impl Client {
             let expected = format!("a connection to {address}");
             return Err(Unexpected { connection: name, expected, got: Closed::Cut.to_string() });
         }
-        let mut link = RawLink::open(name, address, self.tls.as_ref(), self.patience, self.trace.clone()).await?;
-        link.wire.clone_from(&self.wire);
-        Ok(link)
+        RawLink::open(self, name, address).await
     }
 
     /// Links one channel.

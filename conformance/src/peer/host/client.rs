@@ -51,6 +51,8 @@ pub(super) struct Client {
     pub(super) declined: bool,
     /// Whether it was told a destination.
     pub(super) asked: bool,
+    /// Whether it was told so when it had just arrived itself.
+    pub(super) asked_on_arrival: bool,
     /// Whether it was told to follow the guest.
     pub(super) leaving: bool,
     pub(super) channels: Vec<Channel>,

@@ -134,6 +134,7 @@ impl Task {
             agent_started: false,
             declined: false,
             asked: false,
+            asked_on_arrival: false,
             leaving: false,
             channels: vec![main],
         };
@@ -309,8 +310,9 @@ impl Task {
     ) -> Result<(), String> {
         self.note(&format_args!("client {client} said {}", short(message.c_name())));
         self.agreed |= said == ToSource::ConnectedSeamless;
+        let asked = self.client(client).is_some_and(|client| client.asked) && !self.answered;
         let told = self.tell_server(Input::ToSource { client, channel, message: said });
-        let unasked = self.server.serves(client) && self.client(client).is_some_and(|client| !client.asked);
+        let unasked = self.server.serves(client) && !asked;
         if said == ToSource::ConnectError && unasked && self.has(Defect::UnaskedErrorAnswered) {
             self.send(client, &ServerMessage::MigrateCancel);
         }
@@ -664,7 +666,10 @@ impl Task {
         }
         let name = short(told.c_name());
         match message {
-            FromSource::Begin | FromSource::BeginSeamless { .. } => client.asked = true,
+            FromSource::Begin | FromSource::BeginSeamless { .. } => {
+                client.asked = true;
+                client.asked_on_arrival = matches!(input, Input::ToTarget { .. });
+            }
             FromSource::Cancel => client.asked = false,
             _ => client.leaving |= completes,
         }
@@ -693,6 +698,9 @@ impl Task {
             (FromSource::Cancel, Input::ToSource { .. }) => has(Defect::UnaskedConnectedIgnored),
             _ if completed(message) && self.called_off_at > 0 && has(Defect::NoCompletionAfterFailure) => true,
             _ if completed(message) && is_new && has(Defect::NoCompletionForNewClient) => true,
+            _ if completed(message) && has(Defect::NoCompletionForArrivals) => {
+                self.clients.iter().any(|client| client.id == id && client.asked_on_arrival)
+            }
             (FromSource::Migrate(_), _) => {
                 channel.channel_type == ChannelType::CURSOR && has(Defect::MigrateMissingOnCursor)
             }

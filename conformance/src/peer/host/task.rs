@@ -101,7 +101,7 @@ pub(super) struct Task {
     /// Where the guest will go, once announced and as long as that is open.
     pub(super) destination: Option<Destination>,
     /// Whether the clients have answered the announcement, and the guest was not told to go.
-    answered: bool,
+    pub(super) answered: bool,
     /// How the guest is to go, once it was told to.
     way: Option<Way>,
     throttled: bool,
