@@ -82,3 +82,7 @@ coverage:
 # Mutants of the protocol crate that no test notices, of all its files or of some groups of them (needs cargo-mutants and jq).
 mutants *groups:
     protocol/mutants {{groups}}
+
+# The same of the reference hosts and the suite's client, with the self-check as the test: some hours.
+mutants-peer *files:
+    conformance/mutants {{files}}
