@@ -202,6 +202,9 @@ pub struct CaseResult {
     pub trace: Vec<Entry>,
     /// How many entries there were before.
     pub trace_before: usize,
+    /// The connections that its servers reset instead of closing them: how a connection ends is told apart from what came before, and
+    /// makes no case fail.
+    pub resets: Vec<String>,
     /// What its servers were seen to violate, whatever it is about.
     pub findings: Vec<Finding>,
 }
@@ -337,6 +340,7 @@ impl CaseResult {
             duration: Duration::ZERO,
             trace: Vec::new(),
             trace_before: 0,
+            resets: Vec::new(),
             findings: Vec::new(),
         }
     }
@@ -379,6 +383,7 @@ async fn run_case(
     result.trace_before = result.trace.len().saturating_sub(KEPT_OF_TRACE);
     result.trace = result.trace.split_off(result.trace_before);
     result.findings = context.trace.findings();
+    result.resets = context.trace.resets();
     result.liveness = context.liveness().await;
     if result.liveness.iter().all(|(_, liveness)| *liveness == Liveness::Alive) {
         if context.keeps_connections() {

@@ -35,7 +35,7 @@ pub enum Direction {
     Event,
 }
 
-/// Findings beyond this many of one case are not kept.
+/// Findings beyond this many of one case are not kept, nor the names of more connections that were reset.
 pub const MAX_FINDINGS: usize = 100;
 
 /// One thing that happened.
@@ -133,6 +133,8 @@ struct Record {
     dropped: usize,
     observer: Observer,
     findings: Vec<Finding>,
+    /// The connections that the peer has reset.
+    resets: Vec<String>,
     /// The names of the observer's connections, by their numbers.
     connections: Vec<String>,
     /// The observer's servers, by their numbers.
@@ -235,6 +237,20 @@ impl Trace {
     #[must_use]
     pub fn findings(&self) -> Vec<Finding> {
         self.lock().findings.clone()
+    }
+
+    /// The peer has reset a connection.
+    pub(crate) fn reset(&self, connection: &str) {
+        let mut record = self.lock();
+        if record.resets.len() < MAX_FINDINGS {
+            record.resets.push(connection.to_owned());
+        }
+    }
+
+    /// The connections that the peer has reset instead of closing them.
+    #[must_use]
+    pub fn resets(&self) -> Vec<String> {
+        self.lock().resets.clone()
     }
 
     /// Takes over what another record's servers were seen to violate.

@@ -106,6 +106,8 @@ struct CaseEntry {
     reason: Option<String>,
     duration_ms: u64,
     liveness: LivenessEntry,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    resets: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     exit_status: Option<ExitStatus>,
 }
@@ -137,6 +139,7 @@ impl CaseEntry {
             reason: result.reason(),
             duration_ms: u64::try_from(result.duration.as_millis()).unwrap_or(u64::MAX),
             liveness,
+            resets: result.resets.clone(),
             exit_status,
         }
     }

@@ -239,6 +239,9 @@ fn details(result: &CaseResult, colours: bool) -> String {
     for trouble in result.host_troubles() {
         let _ = writeln!(text, "  host         {trouble}");
     }
+    if !result.resets.is_empty() {
+        let _ = writeln!(text, "  reset        {}", result.resets.join(", "));
+    }
     let requirements = match &result.verdict {
         Err(Stop::Fail(Failure { requirement, connection, expected, got })) => {
             let _ = writeln!(text, "  on           {connection}");
@@ -327,6 +330,10 @@ fn summary(report: &Report) -> String {
     if !schemes.is_empty() {
         let schemes: Vec<String> = schemes.iter().map(|(scheme, count)| format!("{count} {scheme}")).collect();
         let _ = writeln!(text, "migrations seen: {}", schemes.join(", "));
+    }
+    let resets: usize = report.run.results.iter().map(|result| result.resets.len()).sum();
+    if resets > 0 {
+        let _ = writeln!(text, "{} reset by a server, not closed", counted(resets, "connection"));
     }
     let left = report.selected - report.run.results.len();
     if left > 0 {

@@ -526,6 +526,9 @@ impl Pump {
                 }
             }
         };
+        if closed == Closed::Reset {
+            self.trace.reset(&self.name);
+        }
         if let (Closed::Clean | Closed::Reset, Some(watched)) = (closed, &mut self.watched) {
             watched.server_ended();
         }
