@@ -4,7 +4,7 @@
 //! the cases into a harness of their own, or judge a kind of host that is not here yet.
 //!
 //! - [`cases`] what is judged, against the requirements of the [`registry`];
-//! - [`subject`] the hosts that are judged: the reference hosts of [`peer`], or QEMU;
+//! - [`subject`] the hosts that are judged: the reference hosts of [`peer`], QEMU, or a server that runs already;
 //! - [`context`], [`migration`] and [`situation`] what a case works with: it starts hosts, plays their client, and brings both somewhere;
 //! - [`runner`] runs cases, [`report`] tells what came of it, and [`expectation`] what was known beforehand;
 //! - [`selfcheck`] proves that the suite notices each defect of the reference hosts.

@@ -11,6 +11,10 @@ use crate::{
     peer::client::{Channel, Session, until},
 };
 
+/// What a client says that can be migrated semi-seamlessly, and wants to know the guest's name.
+pub(crate) const SEMI_AND_NAME: &[MainCapability] =
+    &[MainCapability::SEMI_SEAMLESS_MIGRATE, MainCapability::NAME_AND_UUID];
+
 /// Where a server is in a migration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Situation {
@@ -228,7 +232,6 @@ impl Situation {
     /// # Errors
     /// See [`Self::reach`].
     pub async fn reach_with(self, context: &mut Context, guest_first: bool) -> Result<Sessions, Stop> {
-        const SEMI: &[MainCapability] = &[MainCapability::SEMI_SEAMLESS_MIGRATE, MainCapability::NAME_AND_UUID];
         let (source, target) = (Place::Source, Place::Target);
         let seamless = matches!(
             self,
@@ -247,7 +250,7 @@ impl Situation {
         let client = match self {
             Self::SwitchedHost => context.client().with_main(&[]),
             _ if seamless => context.client(),
-            _ => context.client().with_main(SEMI),
+            _ => context.client().with_main(SEMI_AND_NAME),
         };
         let mut session = context.connect(&client, source).await?;
         if self == Self::Session {

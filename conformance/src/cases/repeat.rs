@@ -1,7 +1,7 @@
 //! Migrations that follow each other: a second destination before the first is reached, a target that becomes a source, and another
 //! attempt after one that came to nothing.
 
-use spice_migration::{ClientMessage, caps::MainCapability};
+use spice_migration::ClientMessage;
 
 use super::{check, check_absent, clients::switched};
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
     context::{Place, Setup},
     migration::{Prepared, relay, restart},
     peer::client::{Client, is, until},
-    situation::Situation,
+    situation::{SEMI_AND_NAME, Situation},
     subject::HostEvent,
 };
 
@@ -236,6 +236,6 @@ async fn retry(context: &mut Context, end: End, seamless: bool, who: Who) -> Ver
 fn client(context: &Context, seamless: bool) -> Client {
     match seamless {
         true => context.client(),
-        false => context.client().with_main(&[MainCapability::SEMI_SEAMLESS_MIGRATE, MainCapability::NAME_AND_UUID]),
+        false => context.client().with_main(SEMI_AND_NAME),
     }
 }

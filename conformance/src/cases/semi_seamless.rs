@@ -8,6 +8,7 @@ use crate::{
     context::{MAIN, Place, Setup},
     migration::{Prepared, restart},
     peer::client::{Client, Received, Session, is, until},
+    situation::SEMI_AND_NAME,
     subject::{Destination, HostEvent},
 };
 
@@ -113,8 +114,6 @@ cases! {
         expects "MIGRATE_BEGIN, MIGRATE_END, and INIT at the third host"
         => chained;
 }
-
-const SEMI: &[MainCapability] = &[MainCapability::SEMI_SEAMLESS_MIGRATE, MainCapability::NAME_AND_UUID];
 
 async fn begin_for_semi_alone(context: &mut Context) -> Verdict {
     let client = context.client().with_main(&[MainCapability::SEMI_SEAMLESS_MIGRATE]);
@@ -303,7 +302,7 @@ async fn held_channels_start(context: &mut Context) -> Verdict {
 
 async fn late_channels(context: &mut Context) -> Verdict {
     context.start_pair(Setup::default()).await?;
-    let client = context.client().with_main(SEMI);
+    let client = context.client().with_main(SEMI_AND_NAME);
     let mut source = context.connect(&client, Place::Source).await?;
     context.announce(Place::Source, Place::Target).await?;
     until!(source.main, MigrateBegin).await?;
@@ -368,7 +367,7 @@ async fn target_sequence(context: &mut Context) -> Verdict {
 }
 
 async fn chained(context: &mut Context) -> Verdict {
-    let client = context.client().with_main(SEMI);
+    let client = context.client().with_main(SEMI_AND_NAME);
     let target = migrated(context).await?;
     context.start(Place::Third, Setup::default()).await?;
     let prepared = context.prepare(&client, target, Place::Target, Place::Third).await;
@@ -395,7 +394,7 @@ pub(super) fn violates_r1(stop: Stop) -> Stop {
 /// Two hosts, and a client that has answered MIGRATE_CONNECTED.
 async fn prepared(context: &mut Context) -> Result<Prepared, Stop> {
     context.start_pair(Setup::default()).await?;
-    let client = context.client().with_main(SEMI);
+    let client = context.client().with_main(SEMI_AND_NAME);
     let session = context.connect(&client, Place::Source).await?;
     context.prepare(&client, session, Place::Source, Place::Target).await
 }
