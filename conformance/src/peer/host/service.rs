@@ -647,6 +647,14 @@ impl Task {
                 ServerMessage::MigrateData(send::MigrateData { data: Data(&data) })
             }
         };
+        // Noted before it is sent: what it brings about elsewhere is noted behind it.
+        let name = short(told.c_name());
+        match channel {
+            MAIN => self.note(&format_args!("client {id} was told {name}")),
+            _ => self.note(&format_args!("client {id} was told {name} on {}", channel.channel_type)),
+        }
+        let Some(client) = self.client(id) else { return };
+        let Some(place) = client.channel(channel) else { return };
         let completes =
             channel == MAIN && matches!(message, FromSource::End | FromSource::SwitchHost | FromSource::Migrate(_));
         if completes && has(Defect::CancelBesideCompletion) {
@@ -664,7 +672,6 @@ impl Task {
                 place.send(&PING);
             }
         }
-        let name = short(told.c_name());
         match message {
             FromSource::Begin | FromSource::BeginSeamless { .. } => {
                 client.asked = true;
@@ -672,10 +679,6 @@ impl Task {
             }
             FromSource::Cancel => client.asked = false,
             _ => client.leaving |= completes,
-        }
-        match channel {
-            MAIN => self.note(&format_args!("client {id} was told {name}")),
-            _ => self.note(&format_args!("client {id} was told {name} on {}", channel.channel_type)),
         }
         self.go_wrong_after(input, id, channel, message, completes);
     }
