@@ -130,17 +130,15 @@ impl Expectations {
     fn parse(text: &str) -> Result<Self, ExpectationError> {
         let expectations: Self = toml::from_str(text)?;
         let mut seen = BTreeSet::new();
-        for Deviation { case, version, .. } in &expectations.deviations {
+        let named = expectations.deviations.iter().map(|deviation| &deviation.case);
+        for case in named.chain(expectations.seen.iter().flat_map(|seen| &seen.cases)) {
             if !cases::all().any(|known| known.id == *case) {
                 return Err(ExpectationError::UnknownCase(case.clone()));
-            }
-            if !seen.insert((case, version)) {
-                return Err(ExpectationError::Twice(case.clone()));
             }
         }
-        for case in expectations.seen.iter().flat_map(|seen| &seen.cases) {
-            if !cases::all().any(|known| known.id == *case) {
-                return Err(ExpectationError::UnknownCase(case.clone()));
+        for Deviation { case, version, .. } in &expectations.deviations {
+            if !seen.insert((case, version)) {
+                return Err(ExpectationError::Twice(case.clone()));
             }
         }
         Ok(expectations)
@@ -149,8 +147,9 @@ impl Expectations {
     /// Without those that hold for other versions.
     #[must_use]
     pub fn for_version(mut self, version: &str) -> Self {
-        self.deviations.retain(|deviation| deviation.version.as_deref().is_none_or(|of| of == version));
-        self.seen.retain(|seen| seen.version.as_deref().is_none_or(|of| of == version));
+        let holds = |of: &Option<String>| of.as_deref().is_none_or(|of| of == version);
+        self.deviations.retain(|deviation| holds(&deviation.version));
+        self.seen.retain(|seen| holds(&seen.version));
         self
     }
 
@@ -212,12 +211,17 @@ mod tests {
             assert!(Registry::get().requirement(requirement).is_some(), "{case}: {requirement}");
             assert!(!reason.is_empty(), "{case} has no reason");
         }
+        for Seen { requirement, .. } in &expectations.seen {
+            assert!(Registry::get().requirement(requirement).is_some(), "{requirement}");
+        }
     }
 
     #[test]
     fn what_cannot_be_is_refused() {
         let error = |text: &str| Expectations::parse(text).unwrap_err().to_string();
         assert_eq!(error(&ENTRY.replace("unknown", "*")), "no case has the id `link/channel/*`");
+        let seen = "[[seen]]\nrequirement = 'P1'\nreason = 'so'\ncases = ['link/channel/other']\n";
+        assert_eq!(error(seen), "no case has the id `link/channel/other`");
         assert_eq!(error(&[ENTRY, ENTRY].concat()), "`link/channel/unknown` is there twice for one version");
         assert!(error(&ENTRY.replace("reason", "because")).contains("because"));
         assert!(matches!(Expectations::read("/nonexistent".as_ref()), Err(ExpectationError::Read(_))));

@@ -406,7 +406,10 @@ mod tests {
     };
 
     use super::*;
-    use crate::{case::Level, subject::Embedded};
+    use crate::{
+        case::{Level, Unexpected},
+        subject::Embedded,
+    };
 
     /// A case with this id, which does what its id says.
     fn case(id: &'static str) -> &'static Case {
@@ -480,6 +483,39 @@ mod tests {
     }
 
     #[test]
+    fn a_cause_is_an_earlier_case_of_the_same_step_or_the_same_last_words() {
+        let died = |id, printed: &str| {
+            let liveness = Liveness::Exited { code: None, signal: Some(11), printed: printed.to_owned() };
+            CaseResult { liveness: vec![("target".to_owned(), liveness)], ..CaseResult::new(case(id)) }
+        };
+        let step = |connection: &str| (connection.to_owned(), "INIT".to_owned(), String::new());
+        let alive = || vec![("source".to_owned(), Liveness::Alive)];
+        let failed = |id, connection: &str| {
+            let (connection, expected, got) = step(connection);
+            let verdict = Err(Stop::Fail(Failure { requirement: "M1", connection, expected, got }));
+            CaseResult { verdict, liveness: alive(), ..CaseResult::new(case(id)) }
+        };
+        let blocked = |id, connection: &str| {
+            let (connection, expected, got) = step(connection);
+            let verdict = Err(Stop::Blocked(Unexpected { connection, expected, got }));
+            CaseResult { verdict, liveness: alive(), ..CaseResult::new(case(id)) }
+        };
+        let mut results = [
+            blocked("before it", "source/main"),
+            failed("fails", "source/main"),
+            blocked("behind it", "source/main"),
+            blocked("elsewhere", "target/main"),
+            died("speaks", "assertion at 0x1"),
+            died("speaks, too", "assertion at 0x2"),
+            died("is silent", ""),
+            died("is silent, too", ""),
+        ];
+        tell_causes(&mut results);
+        let causes: Vec<_> = results.iter().map(|result| result.cause).collect();
+        assert_eq!(causes, [None, None, Some("fails"), None, None, Some("speaks"), None, None]);
+    }
+
+    #[test]
     fn a_peer_that_is_not_well_never_passes() {
         let exited = || Liveness::Exited { code: None, signal: Some(6), printed: "first\n\nAborted\n".to_owned() };
         let unresponsive = || Liveness::Unresponsive("no answer".to_owned());
@@ -499,6 +535,10 @@ mod tests {
             (Outcome::Fail, Some(format!("{died}; no capability")))
         );
         assert_eq!(outcome(&Ok(()), true, [unresponsive(), Liveness::Alive]), (Outcome::Fail, Some(hangs.to_owned())));
+        let blocked =
+            Err(Stop::Blocked(Unexpected { connection: String::new(), expected: String::new(), got: String::new() }));
+        assert_eq!(outcome(&blocked, true, [unresponsive(), Liveness::Alive]).0, Outcome::Fail);
+        assert_eq!(outcome(&blocked, false, [unresponsive(), Liveness::Alive]).0, Outcome::Inconclusive);
         assert_eq!(
             outcome(&Ok(()), false, [unresponsive(), Liveness::Alive]),
             (Outcome::Inconclusive, Some(hangs.to_owned()))

@@ -15,7 +15,10 @@ use std::{
 
 use spice_conformance::{
     context::MAIN,
-    peer::{client::Client, ticket::TicketKey},
+    peer::{
+        client::{Client, Closed},
+        ticket::TicketKey,
+    },
     trace::{MAX_ENTRIES, Trace},
 };
 use spice_migration::{
@@ -220,6 +223,23 @@ async fn a_peer_that_the_suite_gives_up_on_has_not_closed() {
     .await;
     let mut main = Client::new(PATIENCE, Trace::new()).link("hostile", address, 0, MAIN).await.unwrap();
     assert_eq!(main.closed_within(PATIENCE).await.unwrap_err().got, "the peer floods the connection");
+}
+
+#[tokio::test]
+async fn a_reset_is_told_apart_from_a_close() {
+    for (resets, ended, told) in [(true, Closed::Reset, &["hostile/main"][..]), (false, Closed::Clean, &[])] {
+        let address = server(move |mut stream| async move {
+            accept(&mut stream).await;
+            if resets {
+                stream.set_zero_linger().unwrap();
+            }
+        })
+        .await;
+        let trace = Trace::new();
+        let mut main = Client::new(PATIENCE, trace.clone()).link("hostile", address, 0, MAIN).await.unwrap();
+        assert_eq!(main.closed_within(PATIENCE).await.unwrap(), ended);
+        assert_eq!(trace.resets(), told);
+    }
 }
 
 // A whole run against one.

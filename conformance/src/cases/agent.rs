@@ -2,12 +2,11 @@
 
 use spice_migration::{
     ChannelType, ClientMessage, ServerMessage,
-    caps::MainCapability,
     message::client,
     state::{Main, State},
 };
 
-use super::{check, check_absent};
+use super::{SEMI, check, check_absent};
 use crate::{
     case::{Case, Context, Level, OrFail, Stop, Verdict, run},
     context::{MAIN, Place, Setup},
@@ -350,7 +349,7 @@ fn init_says(main: &Channel, attached: bool) -> Verdict {
 async fn appears(context: &mut Context, tokens: bool) -> Verdict {
     context.start_source(Setup::default()).await?;
     let client = context.client();
-    let client = if tokens { client } else { client.with_main(&[MainCapability::SEMI_SEAMLESS_MIGRATE]) };
+    let client = if tokens { client } else { client.with_main(SEMI) };
     let mut session = context.connect_main(&client, Place::Source).await?;
     session.list_channels().await?;
     context.attach_agent(Place::Source, true).await?;

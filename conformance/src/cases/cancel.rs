@@ -2,7 +2,7 @@
 
 use spice_migration::ClientMessage;
 
-use super::{SEMI, cases, check_absent, check_open};
+use super::{SEMI, cases, check_absent, check_all_open};
 use crate::{
     case::{Context, OrFail, Scheme, Stop, Verdict, check},
     context::{Place, Setup},
@@ -114,7 +114,7 @@ async fn session_kept(context: &mut Context) -> Verdict {
     until!(source.main, MigrateCancel).await?;
     target.close().await;
     source.list_channels().await.or_fail("S5.4")?;
-    check_open(&mut source, "S5.4")?;
+    check_all_open(&mut source, "S5.4")?;
     context.note_called_off(Scheme::Cancelled);
     Ok(())
 }

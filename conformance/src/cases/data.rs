@@ -7,8 +7,9 @@ use std::time::Instant;
 
 use spice_migration::{ChannelType, ClientMessage};
 
+use super::check_open;
 use crate::{
-    case::{Case, Context, Level, OrFail, Stop, Unexpected, Verdict, check, run},
+    case::{Case, Context, Level, OrFail, Stop, Unexpected, Verdict, run},
     context::{Place, Setup},
     migration::{Prepared, collect, deliver},
     peer::{
@@ -611,10 +612,7 @@ async fn judge_cursor(context: &mut Context) -> Verdict {
     }
     collected.target.list_channels_when_migrated().await.or_fail("T6")?;
     for channel_type in channels {
-        let channel = collected.target.channel(channel_type)?;
-        let ended = channel.has_ended();
-        let got = ended.map(|closed| closed.to_string()).unwrap_or_default();
-        check(ended.is_none(), "T6", &channel.name, "an open channel", got)?;
+        check_open(collected.target.channel(channel_type)?, "T6")?;
     }
     Ok(())
 }

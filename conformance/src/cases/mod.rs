@@ -107,11 +107,13 @@ fn check_absent(
 }
 
 /// Fails the case if a channel of the session has ended.
-fn check_open(session: &mut Session, requirement: &'static str) -> Verdict {
-    for channel in session.channels() {
-        let ended = channel.has_ended();
-        let got = ended.map(|closed| closed.to_string()).unwrap_or_default();
-        check(ended.is_none(), requirement, &channel.name, "an open channel", got)?;
-    }
-    Ok(())
+fn check_all_open(session: &mut Session, requirement: &'static str) -> Verdict {
+    session.channels().try_for_each(|channel| check_open(channel, requirement))
+}
+
+/// Fails the case if the channel has ended.
+fn check_open(channel: &mut Channel, requirement: &'static str) -> Verdict {
+    let ended = channel.has_ended();
+    let got = ended.map(|closed| closed.to_string()).unwrap_or_default();
+    check(ended.is_none(), requirement, &channel.name, "an open channel", got)
 }

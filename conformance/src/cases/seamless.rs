@@ -8,7 +8,7 @@ use spice_migration::{
 };
 
 use super::{
-    cases, check_absent, check_open,
+    cases, check_absent, check_all_open,
     semi_seamless::{not_completed_yet, sequence_is, violates_r1},
 };
 use crate::{
@@ -265,7 +265,7 @@ async fn links_before_and_after(context: &mut Context) -> Verdict {
     context.migrate(Place::Source, Place::Target).await?;
     relay(&mut source, &mut target).await?;
     until!(target.main, MultiMediaTime).await?;
-    check_open(&mut target, "T3.8")
+    check_all_open(&mut target, "T3.8")
 }
 
 async fn end_after_nack(context: &mut Context) -> Verdict {
@@ -527,7 +527,7 @@ async fn session_works(context: &mut Context) -> Verdict {
     relay(&mut source, &mut target).await?;
     source.close().await;
     target.list_channels_when_migrated().await.or_fail("T4")?;
-    check_open(&mut target, "T4")
+    check_all_open(&mut target, "T4")
 }
 
 async fn data_in_any_order(context: &mut Context) -> Verdict {

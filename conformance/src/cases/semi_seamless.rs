@@ -2,7 +2,7 @@
 
 use spice_migration::{ClientMessage, ServerMessage, caps::MainCapability, message::server};
 
-use super::{cases, check_absent};
+use super::{SEMI, cases, check_absent};
 use crate::{
     case::{Context, OrFail, Scheme, Stop, Verdict, check},
     context::{MAIN, Place, Setup},
@@ -116,7 +116,7 @@ cases! {
 }
 
 async fn begin_for_semi_alone(context: &mut Context) -> Verdict {
-    let client = context.client().with_main(&[MainCapability::SEMI_SEAMLESS_MIGRATE]);
+    let client = context.client().with_main(SEMI);
     begins(context, client, true).await
 }
 

@@ -170,8 +170,10 @@ mod tests {
     use std::{borrow::Cow, future::ready};
 
     use super::*;
-    use crate::case::{Failure, Stop};
-    use crate::{case::Case, expectation::Deviation};
+    use crate::{
+        case::{Case, Failure, Stop},
+        expectation::Deviation,
+    };
 
     fn case(level: Level) -> &'static Case {
         let [title, sent, expected] = [const { Cow::Borrowed("") }; 3];

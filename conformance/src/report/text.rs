@@ -105,12 +105,12 @@ impl Live {
                 print(&format!("  the same in   {}\n", some_of(&alike)));
             }
         }
+        let file = report.expected.as_ref().map_or("", |(file, _)| file);
         for result in report.stale() {
-            let file = report.expected.as_ref().map_or("", |(file, _)| file);
             print(&format!("\nSTALE {}\n  It passes. Remove its entry from {file}.\n", result.case.id));
         }
         for (result, Seen { requirement, .. }) in report.unseen() {
-            let (case, file) = (&result.case.id, report.expected.as_ref().map_or("", |(file, _)| file));
+            let case = &result.case.id;
             print(&format!(
                 "\nSTALE {case}\n  No violation of {requirement} is seen. Remove the case from its entry in {file}.\n"
             ));
