@@ -14,7 +14,7 @@ use serde_json::Value;
 /// A case that lasts some 10 s: the client stays, and the server waits for it.
 const LONG: &str = "semi-seamless/source/client-stays";
 
-/// Most of the cases that are written by hand, and one table of cases: all of them take six minutes.
+/// Most of the cases that are written by hand, and one table of cases: all of them take seven minutes.
 const GROUPS: &[&str] = &[
     "--filter",
     "link/*",
