@@ -9,7 +9,6 @@ use rsa::{
     Oaep, RsaPrivateKey, RsaPublicKey,
     pkcs8::{DecodePublicKey, EncodePublicKey},
     rand_core::OsRng,
-    traits::PublicKeyParts,
 };
 use sha1::Sha1;
 use spice_migration::link::{PUBLIC_KEY_LEN, TICKET_LEN};
@@ -73,9 +72,6 @@ impl TicketKey {
 /// When the key is not an RSA key of 1024 bits, or the password too long for it.
 pub fn encrypt(public_key: &[u8], password: &str) -> Result<[u8; TICKET_LEN], TicketError> {
     let key = RsaPublicKey::from_public_key_der(public_key).map_err(|error| TicketError::NotAKey(error.to_string()))?;
-    if key.size() != TICKET_LEN {
-        return Err(TicketError::WrongSize(key.size() * 8));
-    }
     let mut terminated = password.as_bytes().to_vec();
     terminated.push(0);
     let ticket = key
@@ -100,7 +96,9 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_none_is_refused() {
+    fn a_key_that_is_none_or_of_another_size_is_refused() {
         assert!(matches!(encrypt(&[0; 162], "x"), Err(TicketError::NotAKey(_))));
+        let other = RsaPrivateKey::new(&mut OsRng, 768).unwrap().to_public_key().to_public_key_der().unwrap();
+        assert!(matches!(encrypt(other.as_bytes(), "x"), Err(TicketError::WrongSize(768))));
     }
 }
