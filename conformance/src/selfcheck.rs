@@ -69,19 +69,21 @@ pub async fn clean(chosen: fn(&Case) -> bool, jobs: NonZeroUsize) -> BTreeMap<&'
     wrong.map(|result| (result.case.id.as_ref(), format!("{:?} {:?}", result.reason(), result.findings))).collect()
 }
 
-/// The defects that no case of their requirement catches; a suite in order has none. Each is tried up to the first case that does.
-pub async fn survivors(several: usize) -> Vec<Defect> {
-    let rows = try_each(several, |_, _| false, true, |_| {}).await;
+/// Those of the defects that no case of their requirement catches; a suite in order has none. Each is tried up to the first case that
+/// does.
+pub async fn survivors(defects: &[Defect], several: usize) -> Vec<Defect> {
+    let rows = try_each(defects, several, |_, _| false, true, |_| {}).await;
     rows.iter().filter(|row| !row.is_caught()).map(|row| row.defect).collect()
 }
 
 /// Runs the cases that judge a defect's requirement under each defect, and those that are `also` to be run; `observe` is told of each
 /// row. Several defects are tried at the same time.
 pub async fn matrix(several: usize, also: fn(&Case, Defect) -> bool, observe: impl FnMut(&Row)) -> Vec<Row> {
-    try_each(several, also, false, observe).await
+    try_each(Defect::ALL, several, also, false, observe).await
 }
 
 async fn try_each(
+    defects: &[Defect],
     several: usize,
     also: fn(&Case, Defect) -> bool,
     fail_fast: bool,
@@ -89,7 +91,7 @@ async fn try_each(
 ) -> Vec<Row> {
     let permits = Arc::new(Semaphore::new(several));
     let mut runs = JoinSet::new();
-    for &defect in Defect::ALL {
+    for &defect in defects {
         let permits = Arc::clone(&permits);
         runs.spawn(async move {
             let _permit = permits.acquire_owned().await;
