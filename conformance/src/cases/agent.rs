@@ -163,9 +163,10 @@ impl After {
 // Seamlessly.
 
 fn seamless_case(before: Before, after: After) -> Case {
-    let requirements: &[&str] = match after {
-        After::Gone | After::Again if before != Before::None => &["T10.2", "D7"],
-        _ if before == Before::None => &["T10"],
+    let requirements: &[&str] = match (before, after) {
+        (Before::None, _) => &["T10"],
+        (_, After::Gone) => &["D7", "T10.3"],
+        (_, After::Again) => &["D7", "T10.2"],
         _ => &["D7", "T10"],
     };
     Case {
@@ -178,7 +179,7 @@ fn seamless_case(before: Before, after: After) -> Case {
         .into(),
         requirements,
         // What T10.2 is about is at a real source but a race.
-        level: if requirements[0] == "T10.2" { Level::Observed } else { Level::Must },
+        level: if (before, after) == (Before::Started, After::Again) { Level::Observed } else { Level::Must },
         sent: format!("a seamless migration {}; at the target {}", before.description(), after.description()).into(),
         expected: match told(before, after) {
             [] => "no word of the agent",
@@ -231,8 +232,11 @@ async fn seamless(context: &mut Context, before: Before, after: After) -> Verdic
         context.attach_agent(target, true).await?;
         moved.list_channels().await?;
     }
-    let requirement =
-        if matches!(after, After::Gone | After::Again) && before != Before::None { "T10.2" } else { "T10" };
+    let requirement = match after {
+        After::Gone if before != Before::None => "T10.3",
+        After::Again if before != Before::None => "T10.2",
+        _ => "T10",
+    };
     // What is told when the agent attaches may come behind the answer to a message that was sent afterwards.
     let expected = told(before, after);
     while heard(&moved.main).len() < expected.len() {

@@ -55,6 +55,16 @@ cases! {
         sends "MIGRATE_DST_DO_SEAMLESS twice"
         expects "MIGRATE_DST_SEAMLESS_ACK, then MIGRATE_DST_SEAMLESS_NACK"
         => nack_second;
+    "seamless/target/second-request" ["T3.10"] Should
+        "A second request does not keep the migration from its end"
+        sends "MIGRATE_DST_DO_SEAMLESS once more when every channel is linked; a seamless migration, then ATTACH_CHANNELS to the target"
+        expects "CHANNELS_LIST"
+        => second_request;
+    "seamless/target/links-after-second-request" ["T3.10"] Should
+        "Channels may be linked to the target after a second request"
+        sends "MIGRATE_DST_DO_SEAMLESS twice before any other channel is linked; a seamless migration, then ATTACH_CHANNELS to the target"
+        expects "CHANNELS_LIST"
+        => links_after_second_request;
     "seamless/target/answer-first" ["T3.7"] Must
         "The answer to MIGRATE_DST_DO_SEAMLESS is the target's first message on main"
         sends "MIGRATE_DST_DO_SEAMLESS on a migrating client's main channel at the target"
@@ -155,6 +165,11 @@ cases! {
         sends "a seamless migration in which inputs is not linked to the target, then ATTACH_CHANNELS to it"
         expects "CHANNELS_LIST"
         => channel_not_linked;
+    "seamless/target/channel-lost" ["T4.4", "T4"] Must
+        "A channel that the client loses at the target is not waited for"
+        sends "a seamless migration in which inputs is closed at the target before its data is due, then ATTACH_CHANNELS to it"
+        expects "CHANNELS_LIST"
+        => channel_lost;
     "seamless/target/serials" ["T4.3"] Observed
         "With full headers display's serials go on from its data, and the others' start anew"
         sends "a seamless migration of a client without MINI_HEADER"
@@ -228,6 +243,35 @@ async fn nack_second(context: &mut Context) -> Verdict {
     until!(target.main, MigrateDstSeamlessAck).await?;
     ask(&target, 1);
     until!(target.main, MigrateDstSeamlessNack).await.or_fail("T3.3")
+}
+
+async fn second_request(context: &mut Context) -> Verdict {
+    let Prepared { source, mut target, .. } = prepared(context).await?;
+    ask(&target, 1);
+    until!(target.main, MigrateDstSeamlessNack).await?;
+    completes_all_the_same(context, source, target).await
+}
+
+async fn links_after_second_request(context: &mut Context) -> Verdict {
+    let mut source = announced(context, MainCapability::KNOWN).await?;
+    until!(source.main, MigrateBeginSeamless).await?;
+    let client = context.client();
+    let (name, address) = (Place::Target.name(), context.address(Place::Target));
+    let mut target = client.connect_migrating(name, address, &source).await?;
+    ask(&target, 1);
+    until!(target.main, MigrateDstSeamlessAck).await?;
+    ask(&target, 1);
+    until!(target.main, MigrateDstSeamlessNack).await?;
+    client.connect_children(name, address, &mut target).await.or_fail("T3.10")?;
+    source.main.send(ClientMessage::MigrateConnectedSeamless);
+    source.list_channels().await?;
+    completes_all_the_same(context, source, target).await
+}
+
+async fn completes_all_the_same(context: &mut Context, mut source: Session, mut target: Session) -> Verdict {
+    context.migrate(Place::Source, Place::Target).await?;
+    relay(&mut source, &mut target).await?;
+    target.list_channels_when_migrated().await.or_fail("T3.10")
 }
 
 async fn answer_first(context: &mut Context) -> Verdict {
@@ -566,7 +610,18 @@ async fn channel_not_linked(context: &mut Context) -> Verdict {
     source.main.send(ClientMessage::MigrateConnectedSeamless);
     source.list_channels().await?;
     context.migrate(Place::Source, Place::Target).await?;
-    for (channel_type, data) in collect(&mut source).await? {
+    completes_without_inputs(&mut source, &mut target).await
+}
+
+async fn channel_lost(context: &mut Context) -> Verdict {
+    let Prepared { mut source, mut target, .. } = prepared(context).await?;
+    target.take_child(ChannelType::INPUTS)?.close().await;
+    context.migrate(Place::Source, Place::Target).await?;
+    completes_without_inputs(&mut source, &mut target).await
+}
+
+async fn completes_without_inputs(source: &mut Session, target: &mut Session) -> Verdict {
+    for (channel_type, data) in collect(source).await? {
         if channel_type != ChannelType::INPUTS {
             deliver(target.channel(channel_type)?, &data);
         }

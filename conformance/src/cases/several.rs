@@ -5,7 +5,7 @@ use spice_migration::{ClientMessage, ServerMessage};
 use super::{SEMI, cases, check, clients::switched, seamless::ask, semi_seamless::not_completed_yet};
 use crate::{
     case::{Context, OrFail, Scheme, Stop, Verdict},
-    context::{Place, Setup},
+    context::{MAIN, Place, Setup},
     migration::{Prepared, restart},
     peer::client::{Client, Session, until},
     subject::HostEvent,
@@ -57,6 +57,11 @@ cases! {
         sends "MIGRATE_CONNECTED of one client; another one links; the VM is migrated"
         expects "MIGRATE_END to the one, MIGRATE_SWITCH_HOST to the other, and both served at the target"
         => one_new;
+    "several/migration/newcomer-after-completion" ["S9.4"] Must waits
+        "A client that comes after the completion does not keep the source from dropping the one before it"
+        sends "MIGRATE_END to a client, which stays; another one links to the source"
+        expects "the host's event that the client's migration is complete (QEMU: SPICE_MIGRATE_COMPLETED), when the time for it is over"
+        => one_new_after_completion;
     "several/migration/gone" ["S4.2", "S12"] Must
         "A client that goes after the announcement takes nothing from another one, which is handed over"
         sends "MIGRATE_BEGIN to two clients; one goes; MIGRATE_CONNECTED of the other; the VM is migrated"
@@ -179,6 +184,21 @@ async fn one_new(context: &mut Context) -> Verdict {
     let first = context.prepare(&client, first, Place::Source, Place::Target).await?;
     let second = context.connect(&client, Place::Source).await.or_fail("L7.3")?;
     one_switches(context, &client, first, second, "S1.7").await
+}
+
+async fn one_new_after_completion(context: &mut Context) -> Verdict {
+    context.start_pair(SEVERAL).await?;
+    let client = context.client().with_main(SEMI);
+    let first = context.connect(&client, Place::Source).await?;
+    let Prepared { source: mut first, target: _moved, .. } =
+        context.prepare(&client, first, Place::Source, Place::Target).await?;
+    context.migrate(Place::Source, Place::Target).await?;
+    until!(first.main, MigrateEnd).await?;
+    not_completed_yet(context)?;
+    let _newcomer = client.link("source/newcomer", context.address(Place::Source), 0, MAIN).await?;
+    let limit = context.subject.migrate_timeout() + context.patience();
+    context.host(Place::Source).wait_for(HostEvent::ClientMigrationCompleted, limit).await.or_fail("S9.4")?;
+    Ok(())
 }
 
 async fn one_gone(context: &mut Context) -> Verdict {

@@ -215,6 +215,8 @@ defects! {
     AnyVersionAcked "any-version-acked" "T3.2";
     /// A second DO_SEAMLESS is answered with ACK.
     SecondDoSeamlessAcked "second-do-seamless-acked" "T3.3";
+    /// After a second DO_SEAMLESS the migration is never complete.
+    SecondRequestHoldsCompletion "second-request-holds-completion" "T3.10";
     /// INIT after the main channel's data.
     InitAfterSeamless "init-after-seamless" "T3.4";
     /// No MULTI_MEDIA_TIME after the main channel's data.
@@ -251,6 +253,8 @@ defects! {
     AgentStateDropped "agent-state-dropped" "T10";
     /// An agent that has been replaced before the data came is taken for the same.
     ReplacedAgentUntold "replaced-agent-untold" "T10.2";
+    /// That an agent has gone before the data came is not told.
+    LostAgentUntold "lost-agent-untold" "T10.3";
     /// END is answered with INIT whatever the client's capabilities.
     EndServedWithoutSemi "end-served-without-semi" "T7.2";
     /// MIGRATE_CANCEL is sent just before the last message of every scheme.

@@ -440,11 +440,15 @@ impl Task {
             AgentState::Restore if has(Defect::KnownAgentTold) => client.send_agent_connected(defect),
             AgentState::Restore => {}
             AgentState::Tell { disconnected, connected } => {
-                if disconnected && !has(Defect::ReplacedAgentUntold) {
+                let untold = has(match (disconnected, connected) {
+                    (true, true) => Defect::ReplacedAgentUntold,
+                    (true, false) => Defect::LostAgentUntold,
+                    (false, _) => Defect::NewAgentUntold,
+                });
+                if disconnected && !untold {
                     client.send_agent_disconnected();
                 }
-                let untold = if disconnected { Defect::ReplacedAgentUntold } else { Defect::NewAgentUntold };
-                if connected && !has(untold) || !connected && has(Defect::MissingAgentTold) {
+                if connected && !untold || !connected && has(Defect::MissingAgentTold) {
                     client.send_agent_connected(defect);
                 }
                 self.agent.kept = !past.agent && has(Defect::LateAgentUntold);
@@ -539,8 +543,11 @@ impl Task {
             ClientMessage::AgentStart(_) if serves => client.agent_started = self.agent.attached,
             ClientMessage::AttachChannels => {
                 let whole = client.channels.len() > children(&self.options).count();
+                // One whose migration is seamless has been declined only when it asked a second time.
                 let ignored = client.seamless
-                    && (has(Defect::AttachIgnoredAfterSeamless) || !whole && has(Defect::UnlinkedChannelAwaited));
+                    && (has(Defect::AttachIgnoredAfterSeamless)
+                        || !whole && has(Defect::UnlinkedChannelAwaited)
+                        || client.declined && has(Defect::SecondRequestHoldsCompletion));
                 if (serves || has(Defect::AttachAnsweredWhileMigrating)) && !client.leaving && !ignored {
                     client.send_channels_list(&self.options, defect);
                 }
