@@ -224,14 +224,14 @@ impl Situation {
     /// # Errors
     /// When a step does not go as it should.
     pub async fn reach(self, context: &mut Context) -> Result<Sessions, Stop> {
-        self.reach_with(context, false).await
+        self.reach_with(context, Setup::NOTHING).await
     }
 
-    /// The same, with targets that start the guest as soon as it is there if `guest_first`; see [`Setup::guest_first`].
+    /// The same with hosts that are started so; whether they allow seamless migration depends on the situation.
     ///
     /// # Errors
     /// See [`Self::reach`].
-    pub async fn reach_with(self, context: &mut Context, guest_first: bool) -> Result<Sessions, Stop> {
+    pub async fn reach_with(self, context: &mut Context, setup: Setup) -> Result<Sessions, Stop> {
         let (source, target) = (Place::Source, Place::Target);
         let seamless = matches!(
             self,
@@ -242,7 +242,7 @@ impl Situation {
                 | Self::GuestCameSeamless
                 | Self::Resumed
         );
-        let setup = Setup { seamless, guest_first, ..Setup::default() };
+        let setup = Setup { seamless, ..setup };
         match self {
             Self::Session => context.start_source(setup).await?,
             _ => context.start_pair(setup).await?,

@@ -1,7 +1,7 @@
 //! The guest's agent: what a client is told of it, and what becomes of it when the guest moves.
 
 use spice_migration::{
-    ChannelType, ClientMessage, ServerMessage,
+    ChannelType, ClientMessage, Data, ServerMessage,
     message::client,
     state::{Main, State},
 };
@@ -27,6 +27,8 @@ enum Before {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum After {
     Never,
+    /// Before the client comes.
+    First,
     /// Before the data has come, or MIGRATE_END.
     Early,
     /// After that.
@@ -87,8 +89,11 @@ pub(super) fn cases() -> Vec<Case> {
             |context| Box::pin(goes(context)),
         ),
     ];
+    cases.extend(MESSAGES.iter().map(|(name, started, message)| message_case(name, *started, *message)));
+    cases.push(oversized_case());
+    cases.extend([false, true].map(half_message_case));
     for before in [Before::None, Before::Unstarted, Before::Started] {
-        for after in [After::Never, After::Early, After::Late, After::Gone, After::Again] {
+        for after in [After::Never, After::First, After::Early, After::Late, After::Gone, After::Again] {
             cases.push(seamless_case(before, after));
         }
     }
@@ -98,6 +103,36 @@ pub(super) fn cases() -> Vec<Case> {
         }
     }
     cases
+}
+
+/// What a client says to an agent that is there: a name, whether the client has started it before, and the message.
+const MESSAGES: &[(&str, bool, ClientMessage<'static>)] = &[
+    ("token-unstarted", false, ClientMessage::AgentToken(client::AgentToken { num_tokens: 1 })),
+    ("data-unstarted", false, agent_message()),
+    ("start", false, ClientMessage::AgentStart(client::AgentStart { num_tokens: 1 })),
+    ("start-again", true, ClientMessage::AgentStart(client::AgentStart { num_tokens: 1 })),
+    ("token", true, ClientMessage::AgentToken(client::AgentToken { num_tokens: 1 })),
+    ("tokens-beyond-count", true, ClientMessage::AgentToken(client::AgentToken { num_tokens: u32::MAX })),
+    ("data", true, agent_message()),
+    ("data-empty", true, ClientMessage::AgentData(client::AgentData { data: Data(&[]) })),
+    ("data-unlike", true, ClientMessage::AgentData(client::AgentData { data: Data(&[0xff; 40]) })),
+];
+
+/// A message of the agent's protocol: version 1, VD_AGENT_ANNOUNCE_CAPABILITIES, an opaque of 0, and 4 bytes, a request for an answer.
+pub(super) const fn agent_message() -> ClientMessage<'static> {
+    ClientMessage::AgentData(client::AgentData {
+        data: Data(b"\x01\0\0\0\x06\0\0\0\0\0\0\0\0\0\0\0\x04\0\0\0\x01\0\0\0"),
+    })
+}
+
+/// Says that the client talks to the agent.
+pub(super) fn start_agent(main: &Channel) {
+    main.send(ClientMessage::AgentStart(client::AgentStart { num_tokens: u32::MAX }));
+}
+
+/// The first bytes of AGENT_DATA, behind a mini header.
+pub(super) fn send_half_a_message(main: &Channel) {
+    main.send_bytes("half a message to the agent", b"\x6b\0\x18\0\0\0\x01\0\0\0\x06\0\0\0".to_vec());
 }
 
 fn session_case(
@@ -142,6 +177,7 @@ impl After {
     const fn name(self) -> &'static str {
         match self {
             Self::Never => "none",
+            Self::First => "first",
             Self::Early => "early",
             Self::Late => "late",
             Self::Gone => "gone",
@@ -152,12 +188,103 @@ impl After {
     const fn description(self) -> &'static str {
         match self {
             Self::Never => "no agent attaches",
+            Self::First => "the agent attaches before the client comes",
             Self::Early => "the agent attaches before the data comes",
             Self::Late => "the agent attaches after the data has come",
             Self::Gone => "the agent attaches, and goes before the data comes",
             Self::Again => "the agent attaches, goes, and attaches again before the data comes",
         }
     }
+}
+
+// Messages to an agent that is there.
+
+fn message_case(name: &str, started: bool, message: ClientMessage<'static>) -> Case {
+    let (c_name, whom) = (message.c_name(), if started { Before::Started } else { Before::Unstarted });
+    Case {
+        id: format!("agent/message/{name}").into(),
+        title: format!("{c_name} ({name}) harms nobody else in a session {}", whom.description()).into(),
+        requirements: &["S11"],
+        level: Level::Must,
+        sent: format!("a session {}; {c_name}, and nothing more", whom.description()).into(),
+        expected: "an answer, nothing, or the end of main; the server lives and serves a new client".into(),
+        waits: false,
+        run: run(move |context| {
+            Box::pin(async move {
+                context.start_source(Setup::NOTHING).await?;
+                let client = context.client();
+                let mut session = begin(context, &client, whom).await?;
+                session.main.send(message);
+                session.main.finish();
+                session.main.closed_within(context.patience()).await.or_fail("S11")?;
+                Ok(())
+            })
+        }),
+    }
+}
+
+fn oversized_case() -> Case {
+    Case {
+        id: "agent/message/oversized".into(),
+        title: "The header of AGENT_DATA that announces 2 GiB and more ends main, with an agent, too".into(),
+        requirements: &["M5.2"],
+        level: Level::Must,
+        sent: "two sessions with an agent that the client has started; a header of AGENT_DATA with size 2^31, 2^32 - 1"
+            .into(),
+        expected: "the end of main at once; the server lives and serves a new client".into(),
+        // Where a server waits for all of the body, nothing happens.
+        waits: true,
+        run: run(|context| Box::pin(oversized(context))),
+    }
+}
+
+async fn oversized(context: &mut Context) -> Verdict {
+    context.start_source(Setup::NOTHING).await?;
+    context.attach_agent(Place::Source, true).await?;
+    let client = context.client();
+    for size in [1 << 31, u32::MAX] {
+        let mut session = context.connect_main(&client, Place::Source).await?;
+        start_agent(&session.main);
+        let header = [&b"\x6b\0"[..], &size.to_le_bytes()].concat();
+        session.main.send_bytes(&format!("a header of AGENT_DATA with size {size}"), header);
+        session.main.closed_within(context.patience()).await.or_fail("M5.2")?;
+    }
+    Ok(())
+}
+
+fn half_message_case(replaced: bool) -> Case {
+    let (name, goes) = if replaced { ("replaced", "is replaced by another one") } else { ("gone", "goes") };
+    Case {
+        id: format!("agent/half-message/{name}").into(),
+        title: format!("A client that {goes} in the middle of a message to the agent leaves nothing of it").into(),
+        requirements: &["M2.4"],
+        level: Level::Must,
+        sent: format!("half of AGENT_DATA; the client {goes}; a whole one of the next client").into(),
+        expected: "CHANNELS_LIST for the next client".into(),
+        waits: false,
+        run: run(move |context| Box::pin(half_message(context, replaced))),
+    }
+}
+
+async fn half_message(context: &mut Context, replaced: bool) -> Verdict {
+    context.start_source(Setup::NOTHING).await?;
+    context.attach_agent(Place::Source, true).await?;
+    let client = context.client();
+    let first = context.connect_main(&client, Place::Source).await?;
+    start_agent(&first.main);
+    send_half_a_message(&first.main);
+    let first = if replaced {
+        Some(first)
+    } else {
+        first.close().await;
+        None
+    };
+    let mut next = context.connect_main(&client, Place::Source).await.or_fail("M2.4")?;
+    start_agent(&next.main);
+    next.main.send(agent_message());
+    next.list_channels().await.or_fail("M2.4")?;
+    drop(first);
+    Ok(())
 }
 
 // Seamlessly.
@@ -198,7 +325,7 @@ fn told(before: Before, after: After) -> &'static [Told] {
     match (before, after) {
         (Before::None, After::Never | After::Gone) => &[],
         (Before::None, _) => &[Told::Connected],
-        (_, After::Never | After::Early | After::Late) => &[],
+        (_, After::Never | After::First | After::Early | After::Late) => &[],
         (_, After::Gone) => &[Told::Disconnected],
         (_, After::Again) => &[Told::Disconnected, Told::Connected],
     }
@@ -209,12 +336,13 @@ async fn seamless(context: &mut Context, before: Before, after: After) -> Verdic
     context.start_pair(Setup { seamless: true, ..Setup::default() }).await?;
     let client = context.client();
     let session = begin(context, &client, before).await?;
+    context.attach_agent(target, after == After::First).await?;
     let Prepared { source: mut session, target: mut moved, .. } =
         context.prepare(&client, session, source, target).await?;
     context.migrate(source, target).await?;
     let all = collect(&mut session).await?;
     for attached in match after {
-        After::Never | After::Late => &[][..],
+        After::Never | After::First | After::Late => &[][..],
         After::Early => &[true],
         After::Gone => &[true, false],
         After::Again => &[true, false, true],
@@ -253,7 +381,7 @@ async fn begin(context: &mut Context, client: &Client, before: Before) -> Result
     }
     let session = context.connect(client, Place::Source).await?;
     if before == Before::Started {
-        session.main.send(ClientMessage::AgentStart(client::AgentStart { num_tokens: u32::MAX }));
+        start_agent(&session.main);
     }
     Ok(session)
 }

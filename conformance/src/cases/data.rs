@@ -5,9 +5,9 @@
 
 use std::time::Instant;
 
-use spice_migration::{ChannelType, ClientMessage};
+use spice_migration::{ChannelType, ClientMessage, Data};
 
-use super::check_open;
+use super::{check_open, malformed::DEVICE_DATA};
 use crate::{
     case::{Case, Context, Level, OrFail, Stop, Unexpected, Verdict, run},
     context::{Place, Setup},
@@ -98,7 +98,8 @@ pub(super) fn cases() -> Vec<Case> {
             .map(|(name, change)| early_case(channel_type, name, change))
     });
     let undue = UNDUE.iter().map(|(name, channel_type, undue)| undue_case(name, *channel_type, *undue));
-    altered.chain(of_agent).chain(early).chain(undue).chain([cursor_case()]).collect()
+    let behind_bytes = [ChannelType::PORT, ChannelType::SMARTCARD].map(behind_bytes_case);
+    altered.chain(of_agent).chain(early).chain(undue).chain(behind_bytes).chain([cursor_case()]).collect()
 }
 
 // What is changed.
@@ -468,6 +469,22 @@ fn undue_case(name: &str, channel_type: ChannelType, undue: Undue) -> Case {
     }
 }
 
+fn behind_bytes_case(channel_type: ChannelType) -> Case {
+    Case {
+        id: format!("data/behind-bytes/{channel_type}").into(),
+        title: format!("Bytes for the device before its data on {channel_type} harm nothing else at a target").into(),
+        requirements: &["T12"],
+        level: Level::Must,
+        sent: format!(
+            "a message to the device on {channel_type} at the target, then the source's data on all channels"
+        )
+        .into(),
+        expected: format!("the end of {channel_type}, or nothing; the others are served").into(),
+        waits: false,
+        run: run(move |context| Box::pin(judge_behind_bytes(context, channel_type))),
+    }
+}
+
 fn cursor_case() -> Case {
     Case {
         id: "data/cursor/any".into(),
@@ -599,6 +616,21 @@ async fn judge_undue(context: &mut Context, channel_type: ChannelType, undue: Un
                 until!(target.main, MultiMediaTime).await.or_fail("T6.5")?;
             }
         }
+    }
+    Ok(())
+}
+
+async fn judge_behind_bytes(context: &mut Context, channel_type: ChannelType) -> Verdict {
+    let mut collected = Collected::reach(context, channel_type).await?;
+    // To a smartcard reader, that it be added: type, reader and length.
+    let body: &[u8] = if channel_type == ChannelType::SMARTCARD { b"\x03\0\0\0\0\0\0\0\0\0\0\0" } else { b"\n" };
+    collected.target.child(channel_type)?.send(ClientMessage::Unknown { id: DEVICE_DATA, body: Data(body) });
+    for (channel_type, data) in std::mem::take(&mut collected.data) {
+        deliver(collected.target.channel(channel_type)?, &data);
+    }
+    until!(collected.target.main, MultiMediaTime).await.or_fail("T12")?;
+    for spared in [ChannelType::DISPLAY, ChannelType::INPUTS] {
+        check_open(collected.target.channel(spared)?, "T12")?;
     }
     Ok(())
 }

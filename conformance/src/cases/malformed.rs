@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use spice_migration::{
-    ChannelType, ClientMessage,
+    ChannelType, ClientMessage, Data,
     caps::CommonCapability,
     frame::{Header, HeaderKind},
     message::{ChannelId, Message, client},
@@ -24,6 +24,9 @@ const CHANNELS: [ChannelType; 4] = [ChannelType::MAIN, ChannelType::DISPLAY, Cha
 
 /// Well-formed on every channel, and of no effect.
 const PONG: ClientMessage<'_> = ClientMessage::Pong(client::Pong { id: 7, timestamp: 7 });
+
+/// `SPICE_MSGC_SPICEVMC_DATA` and `SPICE_MSGC_SMARTCARD_DATA`.
+pub(super) const DEVICE_DATA: u16 = 101;
 
 /// Sizes and offsets that no message comes near.
 const HUGE: [u32; 2] = [1 << 31, u32::MAX];
@@ -91,6 +94,14 @@ pub(super) fn cases() -> Vec<Case> {
             let trials = Trials { initialised: true, ..trials("M5.2", Follows::End, oversized(&example)) };
             cases.push(case(id("oversized"), title, trials));
         }
+    }
+    for channel_type in [ChannelType::PORT, ChannelType::SMARTCARD] {
+        let data = ClientMessage::Unknown { id: DEVICE_DATA, body: Data(&[]) };
+        let example = Example { channel_type, name: "data", message: data };
+        let title = format!("The header of data that announces 2 GiB and more ends the channel {channel_type}");
+        let (requirement, follows, all) = ("M5.2", Follows::End, oversized(&example));
+        let trials = Trials { requirement, channel_type, follows, initialised: true, all };
+        cases.push(case(format!("malformed/oversized/{channel_type}-data"), title, trials));
     }
     let title = "A display channel that ends before its first message harms nobody else".to_owned();
     let nothing = vec![Malformed { what: "nothing".to_owned(), headers: HeaderKind::Mini, bytes: Vec::new() }];
@@ -313,7 +324,8 @@ fn header(kind: HeaderKind, header: Header) -> Vec<u8> {
 async fn judge(context: &mut Context, trials: Arc<Trials>) -> Verdict {
     let Trials { requirement, channel_type, follows, initialised, all } = &*trials;
     let (requirement, channel_type) = (*requirement, *channel_type);
-    context.start_source(Setup::default()).await?;
+    let port_and_smartcard = matches!(channel_type, ChannelType::PORT | ChannelType::SMARTCARD);
+    context.start_source(Setup { port_and_smartcard, ..Setup::NOTHING }).await?;
     let mut before: Option<&str> = None;
     for Malformed { what, headers, bytes } in all {
         let mut client = context.client();

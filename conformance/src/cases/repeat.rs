@@ -153,7 +153,7 @@ async fn chain(context: &mut Context, situation: Situation) -> Verdict {
     let (target, third) = (Place::Target, Place::Third);
     let seamless = matches!(situation, Situation::GuestCameSeamless | Situation::Resumed);
     let requirement = if situation.serves() { "R1" } else { "T9" };
-    let mut sessions = situation.reach_with(context, true).await?;
+    let mut sessions = situation.reach_with(context, Setup { guest_first: true, ..Setup::NOTHING }).await?;
     context.start(third, Setup { seamless, ..Setup::default() }).await?;
     let mut session = sessions.take(situation.place())?;
     if situation.serves() {

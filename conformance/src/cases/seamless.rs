@@ -55,12 +55,12 @@ cases! {
         sends "MIGRATE_DST_DO_SEAMLESS twice"
         expects "MIGRATE_DST_SEAMLESS_ACK, then MIGRATE_DST_SEAMLESS_NACK"
         => nack_second;
-    "seamless/target/second-request" ["T3.10"] Should
+    "seamless/target/second-request" ["T3.10", "T4"] Should
         "A second request does not keep the migration from its end"
         sends "MIGRATE_DST_DO_SEAMLESS once more when every channel is linked; a seamless migration, then ATTACH_CHANNELS to the target"
         expects "CHANNELS_LIST"
         => second_request;
-    "seamless/target/links-after-second-request" ["T3.10"] Should
+    "seamless/target/links-after-second-request" ["T3.10", "T4"] Should
         "Channels may be linked to the target after a second request"
         sends "MIGRATE_DST_DO_SEAMLESS twice before any other channel is linked; a seamless migration, then ATTACH_CHANNELS to the target"
         expects "CHANNELS_LIST"

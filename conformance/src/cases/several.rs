@@ -1,8 +1,16 @@
 //! Hosts that let several clients connect at once: none of them is migrated seamlessly, and each goes its own way.
 
-use spice_migration::{ClientMessage, ServerMessage};
+use spice_migration::{ChannelType, ClientMessage, Data, ServerMessage, message::ChannelId};
 
-use super::{SEMI, cases, check, clients::switched, seamless::ask, semi_seamless::not_completed_yet};
+use super::{
+    SEMI,
+    agent::{agent_message, send_half_a_message, start_agent},
+    cases, check, check_open,
+    clients::switched,
+    malformed::DEVICE_DATA,
+    seamless::ask,
+    semi_seamless::not_completed_yet,
+};
 use crate::{
     case::{Context, OrFail, Scheme, Stop, Verdict},
     context::{MAIN, Place, Setup},
@@ -17,6 +25,16 @@ cases! {
         sends "two sessions, and ATTACH_CHANNELS in each"
         expects "CHANNELS_LIST in each"
         => both_served;
+    "several/session/smartcard" ["S11"] Must
+        "A second client that speaks to the smartcard reader of the first harms nobody"
+        sends "two sessions; on the second's smartcard channel a message to the reader, and nothing more"
+        expects "the end of that channel; the first client is served"
+        => second_on_smartcard;
+    "several/session/half-agent-message" ["M2.4"] Must
+        "What one client has sent of a message to the agent is not another's concern"
+        sends "two sessions with the agent; half a message to it of one, a whole one of the other; both stay"
+        expects "CHANNELS_LIST for the other"
+        => half_agent_message;
     "several/announcement/alone" ["S1.5"] Must
         "A client that is alone is not migrated seamlessly where others may come"
         sends "a session of a client with every capability, and an announcement; the hosts allow seamless migration"
@@ -32,6 +50,16 @@ cases! {
         sends "MIGRATE_DST_DO_SEAMLESS with version 1"
         expects "MIGRATE_DST_SEAMLESS_NACK"
         => declined;
+    "several/announcement/seamless-answer" ["S11"] Must
+        "One of two clients that answers as to another announcement harms nobody"
+        sends "MIGRATE_BEGIN to two clients; MIGRATE_CONNECTED_SEAMLESS of one"
+        expects "CHANNELS_LIST for the other"
+        => seamless_answer;
+    "several/announcement/newcomer" ["S1.7"] Must waits
+        "A client that comes while another is asked does not end the session of either"
+        sends "MIGRATE_BEGIN to one client, which does not answer; another one links, and the time for an answer goes by"
+        expects "CHANNELS_LIST for both"
+        => newcomer_while_asked;
     "several/migration/both" ["S4.2", "T2.2", "S9.2"] Must
         "Two clients that have connected are both handed over, and the source stays until the last has left"
         sends "MIGRATE_CONNECTED of both; the VM is migrated; one leaves the source before the other; MIGRATE_END of both"
@@ -88,6 +116,33 @@ async fn both_served(context: &mut Context) -> Verdict {
     second.list_channels().await.or_fail("L7.3")
 }
 
+async fn second_on_smartcard(context: &mut Context) -> Verdict {
+    context.start_source(Setup { port_and_smartcard: true, ..SEVERAL }).await?;
+    let client = context.client();
+    let mut first = context.connect(&client, Place::Source).await?;
+    let second = context.connect_main(&client, Place::Source).await?;
+    let smartcard = ChannelId { channel_type: ChannelType::SMARTCARD, id: 0 };
+    let mut smartcard = client.link("source/second", context.address(Place::Source), second.id, smartcard).await?;
+    // An APDU of no bytes: type, reader and length.
+    smartcard.send(ClientMessage::Unknown { id: DEVICE_DATA, body: Data(b"\x07\0\0\0\0\0\0\0\0\0\0\0") });
+    smartcard.finish();
+    smartcard.closed_within(context.patience()).await.or_fail("S11")?;
+    first.list_channels().await.or_fail("S11")
+}
+
+async fn half_agent_message(context: &mut Context) -> Verdict {
+    context.start_source(SEVERAL).await?;
+    context.attach_agent(Place::Source, true).await?;
+    let client = context.client();
+    let first = context.connect_main(&client, Place::Source).await?;
+    start_agent(&first.main);
+    send_half_a_message(&first.main);
+    let mut second = context.connect_main(&client, Place::Source).await?;
+    start_agent(&second.main);
+    second.main.send(agent_message());
+    second.list_channels().await.or_fail("M2.4")
+}
+
 async fn announced_alone(context: &mut Context) -> Verdict {
     context.start_pair(SEVERAL_SEAMLESS).await?;
     let client = context.client();
@@ -114,6 +169,31 @@ async fn begins_semi_seamlessly(session: &mut Session) -> Verdict {
     };
     let seamless = session.main.until("MIGRATE_BEGIN", announced).await?;
     check(!seamless, "S1.5", &session.main.name, "MIGRATE_BEGIN", "MIGRATE_BEGIN_SEAMLESS")
+}
+
+async fn seamless_answer(context: &mut Context) -> Verdict {
+    let (_, mut first, mut second) = announced(context).await?;
+    until!(first.main, MigrateBegin).await?;
+    until!(second.main, MigrateBegin).await?;
+    first.main.send(ClientMessage::MigrateConnectedSeamless);
+    first.main.finish();
+    first.main.closed_within(context.patience()).await.or_fail("S11")?;
+    second.list_channels().await.or_fail("S11")
+}
+
+async fn newcomer_while_asked(context: &mut Context) -> Verdict {
+    context.start_pair(SEVERAL).await?;
+    let client = context.client().with_main(SEMI);
+    let mut first = context.connect(&client, Place::Source).await?;
+    context.announce(Place::Source, Place::Target).await?;
+    until!(first.main, MigrateBegin).await?;
+    let mut second = context.connect(&client, Place::Source).await?;
+    // It is to stay open.
+    let limit = context.subject.migrate_timeout() + context.patience();
+    let _ = second.main.closed_within(limit).await;
+    check_open(&mut second.main, "S1.7")?;
+    first.list_channels().await.or_fail("S1.7")?;
+    second.list_channels().await.or_fail("S1.7")
 }
 
 async fn declined(context: &mut Context) -> Verdict {

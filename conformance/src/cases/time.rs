@@ -1,7 +1,7 @@
 //! Clients that take their time: they do not answer, do not read, or send a byte now and then. Whoever waits for them waits no longer than
 //! the time limit, and nobody else waits.
 
-use std::time::Duration;
+use std::{future::pending, time::Duration};
 
 use spice_migration::{
     ChannelType, ClientMessage, Data,
@@ -57,6 +57,11 @@ cases! {
         sends "a link of main of which nothing is read, and ATTACH_CHANNELS on it until the answers fill all buffers; then a new client"
         expects "a session for the new client, at once"
         => reads_nothing_on_main;
+    "time/floods/main" ["P2"] Must
+        "A client that never pauses delays no other"
+        sends "ACK on main, time and again, as fast as the server takes it; meanwhile a new client"
+        expects "a session for the new client, at once"
+        => floods_main;
     "time/reads-nothing/display" ["P2"] Must
         "A client that reads nothing on display delays no other"
         sends "a session with a display of which nothing is read; then a new client"
@@ -84,6 +89,9 @@ const LITTLE: u32 = 4096;
 
 /// So many ATTACH_CHANNELS are answered with more than the kernel holds for a connection over loopback.
 const UNREAD: usize = 150_000;
+
+/// So many messages go at once.
+const FLOOD: usize = 1 << 20;
 
 /// How slow, and for how long.
 const BYTE: Duration = Duration::from_secs(1);
@@ -157,6 +165,23 @@ async fn reads_nothing_on_main(context: &mut Context) -> Verdict {
     let client = context.client();
     context.connect(&client, Place::Source).await.or_fail("P2")?.close().await;
     drop(unread);
+    Ok(())
+}
+
+async fn floods_main(context: &mut Context) -> Verdict {
+    context.start_source(Setup { several_clients: true, ..Setup::NOTHING }).await?;
+    let mut link = unread(context, 0, MAIN).await?;
+    let flood = mini(&ClientMessage::Ack).repeat(FLOOD);
+    let client = context.client();
+    tokio::select! {
+        biased;
+        connected = context.connect(&client, Place::Source) => connected.or_fail("P2")?.close().await,
+        () = async {
+            while link.send("ACK, time and again", &flood).await.is_ok() {}
+            // A server may refuse to take more.
+            pending().await
+        } => {}
+    }
     Ok(())
 }
 

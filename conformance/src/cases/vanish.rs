@@ -5,7 +5,7 @@ use spice_migration::ChannelType;
 use super::check;
 use crate::{
     case::{Case, Context, Level, OrFail, Stop, Verdict, run},
-    context::Place,
+    context::{Place, Setup},
     peer::client::Session,
     situation::{GuestMove, Situation},
     subject::HostEvent,
@@ -20,6 +20,8 @@ enum Way {
     Reset,
     /// It closes this one, and sees what becomes of the others.
     Child(ChannelType),
+    /// The same with a reset.
+    ResetChild(ChannelType),
     /// It closes all at once.
     All,
 }
@@ -32,11 +34,14 @@ pub(super) fn cases() -> Vec<Case> {
         child(ChannelType::DISPLAY),
         child(ChannelType::INPUTS),
         child(ChannelType::CURSOR),
+        Way::ResetChild(ChannelType::INPUTS),
+        Way::ResetChild(ChannelType::PORT),
         Way::All,
     ];
     let pairs = Situation::ALL.into_iter().flat_map(|situation| ways.map(|way| (situation, way)));
-    let is_there =
-        |(situation, way): &(Situation, Way)| *situation != Situation::Linked || !matches!(way, Way::Child(_));
+    let is_there = |(situation, way): &(Situation, Way)| {
+        *situation != Situation::Linked || !matches!(way, Way::Child(_) | Way::ResetChild(_))
+    };
     pairs.filter(is_there).map(|(situation, way)| case(situation, way)).collect()
 }
 
@@ -45,6 +50,7 @@ fn case(situation: Situation, way: Way) -> Case {
         Way::Main => ("main".to_owned(), "closes main".to_owned()),
         Way::Reset => ("reset".to_owned(), "resets main".to_owned()),
         Way::Child(channel_type) => (channel_type.to_string(), format!("closes {channel_type}")),
+        Way::ResetChild(channel_type) => (format!("{channel_type}-reset"), format!("resets {channel_type}")),
         Way::All => ("all".to_owned(), "closes everything at once".to_owned()),
     };
     let requirements: &'static [&'static str] = match (way, situation.guest()) {
@@ -73,7 +79,8 @@ fn case(situation: Situation, way: Way) -> Case {
 
 async fn judge(context: &mut Context, situation: Situation, way: Way) -> Verdict {
     let limit = context.subject.migrate_timeout() + context.patience();
-    let mut sessions = situation.reach(context).await?;
+    let port_and_smartcard = matches!(way, Way::ResetChild(ChannelType::PORT));
+    let mut sessions = situation.reach_with(context, Setup { port_and_smartcard, ..Setup::NOTHING }).await?;
     match way {
         Way::Main | Way::Reset => {
             let Session { main, children, .. } = sessions.take(situation.place())?;
@@ -87,8 +94,13 @@ async fn judge(context: &mut Context, situation: Situation, way: Way) -> Verdict
                 child.closed_within(limit).await.or_fail("P3")?;
             }
         }
-        Way::Child(channel_type) => {
-            sessions.session(situation)?.take_child(channel_type)?.close().await;
+        Way::Child(channel_type) | Way::ResetChild(channel_type) => {
+            let child = sessions.session(situation)?.take_child(channel_type)?;
+            if matches!(way, Way::ResetChild(_)) {
+                child.reset().await;
+            } else {
+                child.close().await;
+            }
             sessions.go_on(situation, None).await.or_fail("P3")?;
         }
         Way::All => {}

@@ -171,7 +171,7 @@ defects! {
     SourceWaitsForEver "source-waits-for-ever" "S9.1";
     /// The host is not told when the migrated client has left.
     CompletionUntold "completion-untold" "S9.2";
-    /// When another client takes the place of one that was to leave, the host is not told that it has left.
+    /// When another client has come since, the host is not told that those that were to leave have left.
     NewcomerHoldsCompletion "newcomer-holds-completion" "S9.4";
     /// The host is told twice that the migrated client has left.
     CompletedTwice "completed-twice" "S9.5";
@@ -253,6 +253,8 @@ defects! {
     AgentStateDropped "agent-state-dropped" "T10";
     /// An agent that has been replaced before the data came is taken for the same.
     ReplacedAgentUntold "replaced-agent-untold" "T10.2";
+    /// A connection that ends within a body, whoever ends it, kills the host.
+    DiesOfHalfBodies "dies-of-half-bodies" "M2.4" gross;
     /// That an agent has gone before the data came is not told.
     LostAgentUntold "lost-agent-untold" "T10.3";
     /// END is answered with INIT whatever the client's capabilities.
@@ -373,6 +375,8 @@ defects! {
     ArrivalKept "arrival-kept" "L7.2";
     /// A second client on its way here kills the host.
     DiesOfSecondArrival "dies-of-second-arrival" "T13" gross;
+    /// A client that links when others were told the destination kills the host.
+    DiesOfNewcomer "dies-of-newcomer" "S1.7" gross;
     /// A client that links after the destination was given is told of it.
     NewcomerAnnounced "newcomer-announced" "S1.7";
     /// Whoever is there when the migration completes is sent MIGRATE, if any client ever agreed to seamless, as at spice-server 0.15.1.

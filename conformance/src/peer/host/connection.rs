@@ -122,6 +122,9 @@ async fn serve(stream: TcpStream, with_tls: bool, connection: u64, server: &Serv
             if end != End::BetweenMessages && server.settings.defect == Some(Defect::EndMissedWithinMessage) {
                 return std::future::pending().await;
             }
+            if end == End::WithinBody && server.settings.defect == Some(Defect::DiesOfHalfBodies) {
+                let _ = inputs.send(Input::Killed("half a body")).await;
+            }
             // The host has ended if nobody takes this. Otherwise the queue ends behind the last answers, which a client that
             // has only closed its own direction still reads.
             let _ = inputs.send(Input::Closed { connection }).await;

@@ -145,6 +145,10 @@ impl Task {
             }
             self.arrival = true;
         }
+        if self.has(Defect::DiesOfNewcomer) && self.clients.iter().any(|client| client.asked && !client.leaving) {
+            self.died = Some("a client that was not asked".to_owned());
+        }
+        self.newcomer |= self.clients.iter().any(|client| client.leaving);
         self.agent.kept = false;
         self.clients.push(client);
         self.note(&format_args!("client {id} linked {} {}", MAIN.channel_type, MAIN.id));
@@ -578,7 +582,7 @@ impl Task {
             }
             Effect::Source(source_server::Effect::ConnectComplete) => self.connect_complete(),
             Effect::Source(source_server::Effect::EndComplete)
-                if matches!(input, Input::Linked { .. }) && self.has(Defect::NewcomerHoldsCompletion) => {}
+                if self.newcomer && self.has(Defect::NewcomerHoldsCompletion) => {}
             Effect::Source(source_server::Effect::EndComplete) => {
                 // Of a cancelled migration, it says nothing new.
                 let _ = self.tell_source_host(source_host::Input::EndComplete);

@@ -125,6 +125,8 @@ pub(super) struct Task {
     pub(super) arrival: bool,
     /// Whether nobody was connected as the migration ended.
     ends_alone: bool,
+    /// Whether a client has come when others were to leave.
+    pub(super) newcomer: bool,
     /// Whether a client that was on its way here has gone.
     pub(super) arrival_lost: bool,
     /// Of what a defect let the host die.
@@ -208,6 +210,7 @@ impl Task {
             called_off_at: 0,
             arrival: false,
             ends_alone: false,
+            newcomer: false,
             arrival_lost: false,
             died: None,
         }
