@@ -8,7 +8,7 @@ use spice_migration::{
 
 use super::{SEMI, check, check_absent};
 use crate::{
-    case::{Case, Context, Level, OrFail, Stop, Verdict, run},
+    case::{Case, Context, Level, OrFail, Stop, Unexpected, Verdict, run},
     context::{MAIN, Place, Setup},
     migration::{Prepared, collect, deliver, restart},
     peer::client::{Channel, Client, Received, Session, is, until},
@@ -130,9 +130,13 @@ pub(super) fn start_agent(main: &Channel) {
     main.send(ClientMessage::AgentStart(client::AgentStart { num_tokens: u32::MAX }));
 }
 
-/// The first bytes of AGENT_DATA, behind a mini header.
-pub(super) fn send_half_a_message(main: &Channel) {
-    main.send_bytes("half a message to the agent", b"\x6b\0\x18\0\0\0\x01\0\0\0\x06\0\0\0".to_vec());
+/// Starts the agent, and sends half of AGENT_DATA, which the server has read when this returns.
+pub(super) async fn begin_a_message(main: &mut Channel) -> Result<(), Unexpected> {
+    start_agent(main);
+    // ATTACH_CHANNELS, and 8 bytes of 24.
+    let bytes = b"\x68\0\0\0\0\0\x6b\0\x18\0\0\0\x01\0\0\0\x06\0\0\0";
+    main.send_bytes("ATTACH_CHANNELS, and half a message to the agent", bytes.to_vec());
+    until!(main, ChannelsList).await
 }
 
 fn session_case(
@@ -270,9 +274,8 @@ async fn half_message(context: &mut Context, replaced: bool) -> Verdict {
     context.start_source(Setup::NOTHING).await?;
     context.attach_agent(Place::Source, true).await?;
     let client = context.client();
-    let first = context.connect_main(&client, Place::Source).await?;
-    start_agent(&first.main);
-    send_half_a_message(&first.main);
+    let mut first = context.connect_main(&client, Place::Source).await?;
+    begin_a_message(&mut first.main).await?;
     let first = if replaced {
         Some(first)
     } else {

@@ -628,6 +628,10 @@ async fn judge_behind_bytes(context: &mut Context, channel_type: ChannelType) ->
     for (channel_type, data) in std::mem::take(&mut collected.data) {
         deliver(collected.target.channel(channel_type)?, &data);
     }
+    // The server has heard all of it when it closes, which it does because nothing more is sent.
+    let device = collected.target.child(channel_type)?;
+    device.finish();
+    device.closed_within(context.patience()).await.or_fail("T12")?;
     until!(collected.target.main, MultiMediaTime).await.or_fail("T12")?;
     for spared in [ChannelType::DISPLAY, ChannelType::INPUTS] {
         check_open(collected.target.channel(spared)?, "T12")?;

@@ -4,7 +4,7 @@ use spice_migration::{ChannelType, ClientMessage, Data, ServerMessage, message::
 
 use super::{
     SEMI,
-    agent::{agent_message, send_half_a_message, start_agent},
+    agent::{agent_message, begin_a_message, start_agent},
     cases, check, check_open,
     clients::switched,
     malformed::DEVICE_DATA,
@@ -134,9 +134,8 @@ async fn half_agent_message(context: &mut Context) -> Verdict {
     context.start_source(SEVERAL).await?;
     context.attach_agent(Place::Source, true).await?;
     let client = context.client();
-    let first = context.connect_main(&client, Place::Source).await?;
-    start_agent(&first.main);
-    send_half_a_message(&first.main);
+    let mut first = context.connect_main(&client, Place::Source).await?;
+    begin_a_message(&mut first.main).await?;
     let mut second = context.connect_main(&client, Place::Source).await?;
     start_agent(&second.main);
     second.main.send(agent_message());
