@@ -226,19 +226,19 @@ async fn begin_version(context: &mut Context) -> Verdict {
 }
 
 async fn ack(context: &mut Context) -> Verdict {
-    let mut target = linked_to_target(context).await?;
+    let (_source, mut target) = linked_to_target(context).await?;
     ask(&target, 1);
     until!(target.main, MigrateDstSeamlessAck).await.or_fail("T3.1")
 }
 
 async fn nack_version(context: &mut Context) -> Verdict {
-    let mut target = linked_to_target(context).await?;
+    let (_source, mut target) = linked_to_target(context).await?;
     ask(&target, 1 << 31);
     until!(target.main, MigrateDstSeamlessNack).await.or_fail("T3.2")
 }
 
 async fn nack_second(context: &mut Context) -> Verdict {
-    let mut target = linked_to_target(context).await?;
+    let (_source, mut target) = linked_to_target(context).await?;
     ask(&target, 1);
     until!(target.main, MigrateDstSeamlessAck).await?;
     ask(&target, 1);
@@ -253,11 +253,8 @@ async fn second_request(context: &mut Context) -> Verdict {
 }
 
 async fn links_after_second_request(context: &mut Context) -> Verdict {
-    let mut source = announced(context, MainCapability::KNOWN).await?;
-    until!(source.main, MigrateBeginSeamless).await?;
-    let client = context.client();
-    let (name, address) = (Place::Target.name(), context.address(Place::Target));
-    let mut target = client.connect_migrating(name, address, &source).await?;
+    let (mut source, mut target) = linked_to_target(context).await?;
+    let (client, name, address) = (context.client(), Place::Target.name(), context.address(Place::Target));
     ask(&target, 1);
     until!(target.main, MigrateDstSeamlessAck).await?;
     ask(&target, 1);
@@ -275,7 +272,7 @@ async fn completes_all_the_same(context: &mut Context, mut source: Session, mut 
 }
 
 async fn answer_first(context: &mut Context) -> Verdict {
-    let mut target = linked_to_target(context).await?;
+    let (_source, mut target) = linked_to_target(context).await?;
     ask(&target, 1);
     target.main.until("an answer to MIGRATE_DST_DO_SEAMLESS", answer).await?;
     let first = target.main.taken.first().filter(|first| !is!(first, MigrateDstSeamlessAck | MigrateDstSeamlessNack));
@@ -287,11 +284,8 @@ fn answer(message: &ServerMessage<'_>) -> Option<()> {
 }
 
 async fn links_before_and_after(context: &mut Context) -> Verdict {
-    let mut source = announced(context, MainCapability::KNOWN).await?;
-    until!(source.main, MigrateBeginSeamless).await?;
-    let client = context.client();
-    let (name, address) = (Place::Target.name(), context.address(Place::Target));
-    let mut target = client.connect_migrating(name, address, &source).await?;
+    let (mut source, mut target) = linked_to_target(context).await?;
+    let (client, name, address) = (context.client(), Place::Target.name(), context.address(Place::Target));
     for id in target.offered.clone() {
         if id.channel_type != ChannelType::DISPLAY {
             target.children.push(client.link(name, address, target.id, id).await?);
@@ -313,11 +307,8 @@ async fn links_before_and_after(context: &mut Context) -> Verdict {
 }
 
 async fn end_after_nack(context: &mut Context) -> Verdict {
-    let mut source = announced(context, MainCapability::KNOWN).await?;
-    until!(source.main, MigrateBeginSeamless).await?;
-    let client = context.client();
-    let (name, address) = (Place::Target.name(), context.address(Place::Target));
-    let mut target = client.connect_migrating(name, address, &source).await?;
+    let (mut source, mut target) = linked_to_target(context).await?;
+    let (client, name, address) = (context.client(), Place::Target.name(), context.address(Place::Target));
     ask(&target, 1 << 31);
     until!(target.main, MigrateDstSeamlessNack).await?;
     client.connect_children(name, address, &mut target).await?;
@@ -598,11 +589,8 @@ async fn data_in_any_order(context: &mut Context) -> Verdict {
 }
 
 async fn channel_not_linked(context: &mut Context) -> Verdict {
-    let mut source = announced(context, MainCapability::KNOWN).await?;
-    until!(source.main, MigrateBeginSeamless).await?;
-    let client = context.client();
-    let (name, address) = (Place::Target.name(), context.address(Place::Target));
-    let mut target = client.connect_migrating(name, address, &source).await?;
+    let (mut source, mut target) = linked_to_target(context).await?;
+    let (client, name, address) = (context.client(), Place::Target.name(), context.address(Place::Target));
     target.offered.retain(|id| id.channel_type != ChannelType::INPUTS);
     ask(&target, 1);
     until!(target.main, MigrateDstSeamlessAck).await?;
@@ -680,12 +668,13 @@ async fn announced(context: &mut Context, capabilities: &[MainCapability]) -> Re
     Ok(session)
 }
 
-/// The main channel of a migrating client at the target, silent so far.
-async fn linked_to_target(context: &mut Context) -> Result<Session, Stop> {
-    let source = announced(context, MainCapability::KNOWN).await?;
-    let client = context.client();
+/// A session at the source that was told to begin, and its main channel at the target, silent so far.
+async fn linked_to_target(context: &mut Context) -> Result<(Session, Session), Stop> {
+    let mut source = announced(context, MainCapability::KNOWN).await?;
+    until!(source.main, MigrateBeginSeamless).await?;
     let address = context.address(Place::Target);
-    Ok(client.connect_migrating(Place::Target.name(), address, &source).await?)
+    let target = context.client().connect_migrating(Place::Target.name(), address, &source).await?;
+    Ok((source, target))
 }
 
 pub(super) fn ask(target: &Session, src_version: u32) {
