@@ -179,7 +179,7 @@ async fn floods_main(context: &mut Context) -> Verdict {
         () = async {
             while link.send("ACK, time and again", &flood).await.is_ok() {}
             // A server may refuse to take more.
-            pending().await
+            pending::<()>().await;
         } => {}
     }
     Ok(())
