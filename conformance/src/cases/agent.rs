@@ -39,6 +39,16 @@ enum After {
     Again,
 }
 
+/// What becomes of a client that has sent half a message to the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    Gone,
+    /// Another one takes its place.
+    Replaced,
+    /// Another one comes, and it stays.
+    Beside,
+}
+
 /// What a client is told of the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Told {
@@ -91,7 +101,7 @@ pub(super) fn cases() -> Vec<Case> {
     ];
     cases.extend(MESSAGES.iter().map(|(name, started, message)| message_case(name, *started, *message)));
     cases.push(oversized_case());
-    cases.extend([false, true].map(half_message_case));
+    cases.extend([Rest::Gone, Rest::Replaced, Rest::Beside].map(half_message_case));
     for before in [Before::None, Before::Unstarted, Before::Started] {
         for after in [After::Never, After::First, After::Early, After::Late, After::Gone, After::Again] {
             cases.push(seamless_case(before, after));
@@ -119,19 +129,19 @@ const MESSAGES: &[(&str, bool, ClientMessage<'static>)] = &[
 ];
 
 /// A message of the agent's protocol: version 1, VD_AGENT_ANNOUNCE_CAPABILITIES, an opaque of 0, and 4 bytes, a request for an answer.
-pub(super) const fn agent_message() -> ClientMessage<'static> {
+const fn agent_message() -> ClientMessage<'static> {
     ClientMessage::AgentData(client::AgentData {
         data: Data(b"\x01\0\0\0\x06\0\0\0\0\0\0\0\0\0\0\0\x04\0\0\0\x01\0\0\0"),
     })
 }
 
 /// Says that the client talks to the agent.
-pub(super) fn start_agent(main: &Channel) {
+fn start_agent(main: &Channel) {
     main.send(ClientMessage::AgentStart(client::AgentStart { num_tokens: u32::MAX }));
 }
 
 /// Starts the agent, and sends half of AGENT_DATA, which the server has read when this returns.
-pub(super) async fn begin_a_message(main: &mut Channel) -> Result<(), Unexpected> {
+async fn begin_a_message(main: &mut Channel) -> Result<(), Unexpected> {
     start_agent(main);
     // ATTACH_CHANNELS, and 8 bytes of 24.
     let bytes = b"\x68\0\0\0\0\0\x6b\0\x18\0\0\0\x01\0\0\0\x06\0\0\0";
@@ -256,38 +266,46 @@ async fn oversized(context: &mut Context) -> Verdict {
     Ok(())
 }
 
-fn half_message_case(replaced: bool) -> Case {
-    let (name, goes) = if replaced { ("replaced", "is replaced by another one") } else { ("gone", "goes") };
+fn half_message_case(rest: Rest) -> Case {
+    let (name, does) = match rest {
+        Rest::Gone => ("gone", "goes"),
+        Rest::Replaced => ("replaced", "is replaced by another one"),
+        Rest::Beside => ("beside", "pauses beside another one"),
+    };
     Case {
         id: format!("agent/half-message/{name}").into(),
-        title: format!("A client that {goes} in the middle of a message to the agent leaves nothing of it").into(),
+        title: format!("A client that {does} in the middle of a message to the agent leaves nothing of it to others")
+            .into(),
         requirements: &["M2.4"],
         level: Level::Must,
-        sent: format!("half of AGENT_DATA; the client {goes}; a whole one of the next client").into(),
+        sent: format!("half of AGENT_DATA; the client {does}; a whole one of the next client").into(),
         expected: "CHANNELS_LIST for the next client".into(),
         waits: false,
-        run: run(move |context| Box::pin(half_message(context, replaced))),
+        run: run(move |context| Box::pin(half_message(context, rest))),
     }
 }
 
-async fn half_message(context: &mut Context, replaced: bool) -> Verdict {
-    context.start_source(Setup::NOTHING).await?;
+async fn half_message(context: &mut Context, rest: Rest) -> Verdict {
+    context.start_source(Setup { several_clients: rest == Rest::Beside, ..Setup::NOTHING }).await?;
     context.attach_agent(Place::Source, true).await?;
     let client = context.client();
     let mut first = context.connect_main(&client, Place::Source).await?;
     begin_a_message(&mut first.main).await?;
-    let first = if replaced {
-        Some(first)
-    } else {
-        first.close().await;
-        None
+    let stays = match rest {
+        Rest::Gone => {
+            first.close().await;
+            None
+        }
+        Rest::Replaced | Rest::Beside => Some(first),
     };
     let mut next = context.connect_main(&client, Place::Source).await.or_fail("M2.4")?;
     start_agent(&next.main);
     next.main.send(agent_message());
     next.list_channels().await.or_fail("M2.4")?;
-    drop(first);
-    Ok(())
+    if let Some(first) = stays {
+        first.close().await;
+    }
+    next.list_channels().await.or_fail("M2.4")
 }
 
 // Seamlessly.

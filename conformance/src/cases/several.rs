@@ -3,12 +3,7 @@
 use spice_migration::{ChannelType, ClientMessage, Data, ServerMessage, message::ChannelId};
 
 use super::{
-    SEMI,
-    agent::{agent_message, begin_a_message, start_agent},
-    cases, check, check_open,
-    clients::switched,
-    malformed::DEVICE_DATA,
-    seamless::ask,
+    SEMI, cases, check, check_open, clients::switched, malformed::DEVICE_DATA, seamless::ask,
     semi_seamless::not_completed_yet,
 };
 use crate::{
@@ -30,11 +25,6 @@ cases! {
         sends "two sessions; on the second's smartcard channel a message to the reader, and nothing more"
         expects "the end of that channel; the first client is served"
         => second_on_smartcard;
-    "several/session/half-agent-message" ["M2.4"] Must
-        "What one client has sent of a message to the agent is not another's concern"
-        sends "two sessions with the agent; half a message to it of one, a whole one of the other; both stay"
-        expects "CHANNELS_LIST for the other"
-        => half_agent_message;
     "several/announcement/alone" ["S1.5"] Must
         "A client that is alone is not migrated seamlessly where others may come"
         sends "a session of a client with every capability, and an announcement; the hosts allow seamless migration"
@@ -128,18 +118,6 @@ async fn second_on_smartcard(context: &mut Context) -> Verdict {
     smartcard.finish();
     smartcard.closed_within(context.patience()).await.or_fail("S11")?;
     first.list_channels().await.or_fail("S11")
-}
-
-async fn half_agent_message(context: &mut Context) -> Verdict {
-    context.start_source(SEVERAL).await?;
-    context.attach_agent(Place::Source, true).await?;
-    let client = context.client();
-    let mut first = context.connect_main(&client, Place::Source).await?;
-    begin_a_message(&mut first.main).await?;
-    let mut second = context.connect_main(&client, Place::Source).await?;
-    start_agent(&second.main);
-    second.main.send(agent_message());
-    second.list_channels().await.or_fail("M2.4")
 }
 
 async fn announced_alone(context: &mut Context) -> Verdict {
