@@ -302,8 +302,9 @@ async fn half_message(context: &mut Context, rest: Rest) -> Verdict {
     start_agent(&next.main);
     next.main.send(agent_message());
     next.list_channels().await.or_fail("M2.4")?;
-    if let Some(first) = stays {
-        first.close().await;
+    if let Some(mut first) = stays {
+        first.main.finish();
+        first.main.closed_within(context.patience()).await.or_fail("M2.4")?;
     }
     next.list_channels().await.or_fail("M2.4")
 }
