@@ -9,7 +9,7 @@ use super::{SEMI, check, vanish::strands_nobody};
 use crate::{
     case::{Case, Context, Failure, Level, OrFail, Stop, Unexpected, Verdict, run},
     context::{Place, Setup},
-    peer::client::{Cut, Sent, Session, Wire},
+    peer::client::{Cut, Sent, Session, Wire, step},
     situation::GuestMove,
     subject::{Liveness, StartError},
 };
@@ -192,7 +192,7 @@ async fn try_one(context: &mut Context, life: Life, cut: &Cut) -> Verdict {
 fn place(cut: &Cut, wire: &Wire) -> String {
     match cut {
         Cut::Split { after } => format!("every message was cut behind byte {after}"),
-        Cut::Bytes => "every byte came by itself".to_owned(),
+        Cut::Bytes => "the bytes came by themselves".to_owned(),
         Cut::End { connection, answers, after } => {
             let mut sent = wire.sent().remove(connection).unwrap_or_default();
             sent.retain(|sent| sent.is_answer == *answers && (sent.start + 1..=sent.end).contains(after));
@@ -248,10 +248,9 @@ async fn gone_at_each(context: &mut Context, life: Life, connection: &'static st
     let mut cuts = Vec::new();
     // When a server asks decides in which situation the answer is cut. That may be any, where it can be tried again and again.
     for Sent { name, is_answer, start, end } in sent.into_iter().filter(|sent| quick || !sent.is_answer) {
-        // Nobody tells the bytes of a ticket apart; link/segments/truncated cuts each of them.
-        let step = if name.contains("ticket") { 8 } else { 1 };
         let bytes = match quick {
-            true => (start + 1..end).step_by(step).chain([end]).collect(),
+            // link/segments/truncated cuts each byte of a ticket.
+            true => (start + 1..end).step_by(step(&name)).chain([end]).collect(),
             false => vec![start + 1, end - 1, end],
         };
         cuts.extend(bytes.into_iter().map(|after| Cut::End {
@@ -340,7 +339,7 @@ fn bytes_case(life: Life) -> Case {
         title: format!("Every byte of a client may come in a segment of its own, in {description}").into(),
         requirements: &["M5.8", "L9.1"],
         level: Level::Must,
-        sent: format!("{description}, each byte by itself").into(),
+        sent: format!("{description}, each byte by itself, and of tickets eight at a time").into(),
         expected: "a session like any other".into(),
         waits: false,
         run: run(move |context| Box::pin(byte_by_byte(context, life))),

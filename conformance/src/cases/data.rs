@@ -5,13 +5,19 @@
 
 use std::time::Instant;
 
-use spice_migration::{ChannelType, ClientMessage, Data};
+use spice_migration::{
+    ChannelType, ClientMessage, Data,
+    state::{JpegWanCompression, PendingWrite, State},
+};
 
-use super::{check_open, malformed::DEVICE_DATA};
+use super::{
+    check_open,
+    malformed::{DEVICE_DATA, LZ4, compressed_data},
+};
 use crate::{
-    case::{Case, Context, Level, OrFail, Stop, Unexpected, Verdict, run},
+    case::{Case, Context, Level, OrFail, Stop, Unexpected, Verdict, check, run},
     context::{Place, Setup},
-    migration::{Prepared, collect, deliver},
+    migration::{Prepared, collect, deliver, take_data},
     peer::{
         client::{Channel, Closed, Session, is, until},
         host::idle_data,
@@ -99,7 +105,14 @@ pub(super) fn cases() -> Vec<Case> {
     });
     let undue = UNDUE.iter().map(|(name, channel_type, undue)| undue_case(name, *channel_type, *undue));
     let behind_bytes = [ChannelType::PORT, ChannelType::SMARTCARD].map(behind_bytes_case);
-    altered.chain(of_agent).chain(early).chain(undue).chain(behind_bytes).chain([cursor_case()]).collect()
+    altered
+        .chain(of_agent)
+        .chain(early)
+        .chain(undue)
+        .chain(behind_bytes)
+        .chain([Before::Huge, Before::Nothing, Before::Much].map(before_case))
+        .chain([cursor_case()])
+        .collect()
 }
 
 // What is changed.
@@ -485,6 +498,60 @@ fn behind_bytes_case(channel_type: ChannelType) -> Case {
     }
 }
 
+/// What a port is sent before its data is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Before {
+    /// Compressed data that is to become 2^32 - 1 bytes.
+    Huge,
+    /// Compressed data that becomes nothing, then a byte.
+    Nothing,
+    /// More than its device reads.
+    Much,
+}
+
+impl Before {
+    fn requirements(self) -> &'static [&'static str] {
+        match self {
+            Self::Huge | Self::Nothing => &["D4.1"],
+            Self::Much => &["S8.5"],
+        }
+    }
+
+    fn expected(self) -> &'static str {
+        match self {
+            Self::Huge | Self::Nothing => "the data of a port, whole, with nothing in it that the device has not read",
+            Self::Much => "the data of a port, whole",
+        }
+    }
+}
+
+fn before_case(before: Before) -> Case {
+    let (name, title, sent) = match before {
+        Before::Huge => {
+            let title = "A port's compressed data with a size that makes no sense does not get into its migration data";
+            ("compressed-huge", title, "COMPRESSED_DATA that is to become 2^32 - 1 bytes")
+        }
+        Before::Nothing => {
+            let title = "A port's compressed data that becomes nothing does not keep what follows from the device";
+            ("compressed-nothing", title, "COMPRESSED_DATA that becomes nothing, and a byte")
+        }
+        Before::Much => {
+            let title = "A port that is sent more than its device reads is migrated all the same";
+            ("much", title, "200 messages of a byte each")
+        }
+    };
+    Case {
+        id: format!("data/port-before/{name}").into(),
+        title: title.into(),
+        requirements: before.requirements(),
+        level: Level::Must,
+        sent: format!("{sent} on port at the source; a seamless migration").into(),
+        expected: format!("{}, or the port's end; a session that works at the target", before.expected()).into(),
+        waits: false,
+        run: run(move |context| Box::pin(judge_before(context, before))),
+    }
+}
+
 fn cursor_case() -> Case {
     Case {
         id: "data/cursor/any".into(),
@@ -637,6 +704,48 @@ async fn judge_behind_bytes(context: &mut Context, channel_type: ChannelType) ->
         check_open(collected.target.channel(spared)?, "T12")?;
     }
     Ok(())
+}
+
+async fn judge_before(context: &mut Context, before: Before) -> Verdict {
+    let requirement = before.requirements()[0];
+    let Prepared { mut source, mut target, .. } = prepared(context, ChannelType::PORT).await?;
+    let port = source.child(ChannelType::PORT)?;
+    let byte = ClientMessage::Unknown { id: DEVICE_DATA, body: Data(b"\n") };
+    match before {
+        Before::Huge => {
+            let (id, body) = compressed_data(LZ4, u32::MAX);
+            port.send(ClientMessage::Unknown { id, body: Data(&body) });
+        }
+        Before::Nothing => {
+            // LZ4's way to say nothing is a byte of zero.
+            port.send(ClientMessage::Unknown { id: compressed_data(LZ4, 0).0, body: Data(&[LZ4, 0, 0, 0, 0, 0]) });
+            port.send(byte);
+        }
+        Before::Much => (0..200).for_each(|_| port.send(byte)),
+    }
+    context.migrate(Place::Source, Place::Target).await?;
+    for channel in source.channels() {
+        let channel_type = channel.id.channel_type;
+        match take_data(channel).await {
+            Ok(Some(data)) if channel_type == ChannelType::PORT => {
+                let state = State::for_target(channel_type, JpegWanCompression::Never, &data);
+                let unread =
+                    matches!(&state, Ok(State::SpiceVmc(state)) if state.device.pending != PendingWrite::default());
+                let as_it_should = state.is_ok() && (!unread || before == Before::Much);
+                let got = format!("{} bytes, {}", data.len(), data.escape_ascii());
+                check(as_it_should, requirement, &channel.name, before.expected(), got)?;
+                deliver(target.channel(channel_type)?, &data);
+            }
+            Ok(Some(data)) => deliver(target.channel(channel_type)?, &data),
+            Ok(None) => {}
+            // It may have cost the client that channel.
+            Err(_) if channel_type == ChannelType::PORT && channel.has_ended().is_some() => {
+                target.take_child(channel_type)?.close().await;
+            }
+            Err(unexpected) => return Err(unexpected).or_fail(requirement),
+        }
+    }
+    target.list_channels_when_migrated().await.or_fail(requirement)
 }
 
 async fn judge_cursor(context: &mut Context) -> Verdict {

@@ -3,19 +3,22 @@
 use std::time::Duration;
 
 use spice_migration::{
-    ChannelType,
+    ChannelType, ClientMessage,
     caps::CommonCapability,
     limits,
     link::{AuthMechanism, LINK_HEADER_LEN, LINK_MESSAGE_LEN, LinkError, LinkHeader, PUBLIC_KEY_LEN},
     message::ChannelId,
 };
 
-use super::cases;
+use super::{
+    cases,
+    seamless::{MOTION_BUNCH, MOUSE_MOTION, until_acknowledged},
+};
 use crate::{
     case::{Context, OrFail, Stop, Unexpected, Verdict, check},
     context::{MAIN, Place, Setup},
     peer::{
-        client::{Client, LinkRequest, RawLink},
+        client::{Channel, Client, LinkRequest, RawLink},
         ticket,
     },
     subject::Void,
@@ -82,6 +85,11 @@ cases! {
         sends "mechanism 77 after the link reply"
         expects "a link reply with INVALID_DATA, then the end of the connection"
         => unknown_mechanism;
+    "link/mechanism/sasl" ["L5.3"] Must
+        "SASL is refused like any mechanism that the host has not enabled"
+        sends "AUTH_SASL as mechanism to a host that does not offer it"
+        expects "a second link reply with INVALID_DATA, then the end of the connection"
+        => sasl;
     "link/ticket/right" ["L5.2"] Must
         "The right ticket is accepted"
         sends "the password that the host was started with"
@@ -127,6 +135,11 @@ cases! {
         sends "link header, link message, mechanism and ticket, each byte in a segment of its own"
         expects "a link reply with OK and link result OK"
         => single_bytes;
+    "link/segments/behind-ticket" ["L9.2"] Should
+        "What a client says without awaiting the link result is heard"
+        sends "a link of inputs with four MOUSE_MOTION in the segment of the ticket"
+        expects "link result OK, and MOUSE_MOTION_ACK"
+        => behind_ticket;
 }
 
 async fn wrong_magic(context: &mut Context) -> Verdict {
@@ -234,6 +247,27 @@ async fn unknown_mechanism(context: &mut Context) -> Verdict {
     refused(&mut link, "L5.3", LinkError::INVALID_DATA).await
 }
 
+async fn sasl(context: &mut Context) -> Verdict {
+    context.start_source(Setup { password: true, ..Setup::default() }).await?;
+    refused(&mut with_sasl(context).await?, "L5.3", LinkError::INVALID_DATA).await
+}
+
+/// A link of main that has chosen SASL, which the server has not offered.
+pub(super) async fn with_sasl(context: &mut Context) -> Result<RawLink, Stop> {
+    let client = context.client();
+    let mut link = client.open(Place::Source.name(), MAIN, context.address(Place::Source)).await?;
+    link.request(&client.request(0, MAIN)).await?;
+    let reply = link.reply().await?;
+    if !reply.has_common(CommonCapability::AUTH_SELECTION) {
+        return Err(Stop::NotApplicable("the server lacks the capability auth-selection".to_owned()));
+    }
+    if reply.has_common(CommonCapability::AUTH_SASL) {
+        return Err(Stop::NotApplicable("the server offers SASL".to_owned()));
+    }
+    link.send("mechanism SASL", &AuthMechanism::SASL.0.to_le_bytes()).await?;
+    Ok(link)
+}
+
 async fn right_ticket(context: &mut Context) -> Verdict {
     let (client, mut link) = open(context, Setup { password: true, ..Setup::default() }).await?;
     let result = authenticated(&client, &mut link, client.request(0, MAIN)).await?.or_fail("L5.2")?;
@@ -327,6 +361,43 @@ async fn single_bytes(context: &mut Context) -> Verdict {
     result_is(&link, "L9.1", result, LinkError::OK)
 }
 
+async fn behind_ticket(context: &mut Context) -> Verdict {
+    context.start_source(Setup::default()).await?;
+    heard_behind_ticket(context).await
+}
+
+/// Links inputs at a source that has been started, and sends motions together with the ticket.
+pub(super) async fn heard_behind_ticket(context: &mut Context) -> Verdict {
+    let client = context.client();
+    let session = context.connect_main(&client, Place::Source).await?;
+    let inputs = ChannelId { channel_type: ChannelType::INPUTS, id: 0 };
+    let motions = [MOUSE_MOTION; MOTION_BUNCH];
+    let mut inputs = linked_with(context, Place::Source, session.id, inputs, &motions).await?;
+    until_acknowledged(&mut inputs).await.or_fail("L9.2")?;
+    session.close().await;
+    Ok(())
+}
+
+/// Links a channel, and sends messages together with the ticket.
+pub(super) async fn linked_with(
+    context: &mut Context,
+    place: Place,
+    connection_id: u32,
+    channel: ChannelId,
+    messages: &[ClientMessage<'static>],
+) -> Result<Channel, Stop> {
+    let (client, address) = (context.client(), context.address(place));
+    let mut link = client.open(place.name(), channel, address).await?;
+    let request = client.request(connection_id, channel);
+    link.request(&request).await?;
+    let reply = link.reply().await?;
+    messages.iter().for_each(|message| link.send_early(*message));
+    link.authenticate(&request, &reply, &client.password).await?;
+    let result = link.result().await.or_fail("L9.2")?;
+    result_is(&link, "L9.2", result, LinkError::OK)?;
+    Ok(link.into_channel(&request, &reply))
+}
+
 // Where numbers stand in link header and message.
 const MAJOR: usize = 4;
 const MINOR: usize = 8;
@@ -348,7 +419,7 @@ async fn open(context: &mut Context, setup: Setup) -> Result<(Client, RawLink), 
     Ok((client, link))
 }
 
-async fn refused(link: &mut RawLink, requirement: &'static str, error: LinkError) -> Verdict {
+pub(super) async fn refused(link: &mut RawLink, requirement: &'static str, error: LinkError) -> Verdict {
     let reply = link.reply().await.or_fail(requirement)?;
     let expected = format!("a link reply with {error}");
     check(reply.error == error, requirement, link.name(), expected, format_args!("a link reply with {}", reply.error))?;

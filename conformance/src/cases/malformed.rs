@@ -28,6 +28,15 @@ const PONG: ClientMessage<'_> = ClientMessage::Pong(client::Pong { id: 7, timest
 /// `SPICE_MSGC_SPICEVMC_DATA` and `SPICE_MSGC_SMARTCARD_DATA`.
 pub(super) const DEVICE_DATA: u16 = 101;
 
+/// `SPICE_MSGC_SPICEVMC_COMPRESSED_DATA`: how, how many bytes it becomes, and a literal of one byte.
+pub(super) const fn compressed_data(compression: u8, size: u32) -> (u16, [u8; 7]) {
+    let [a, b, c, d] = size.to_le_bytes();
+    (102, [compression, a, b, c, d, 0x10, 0])
+}
+
+/// `SPICE_DATA_COMPRESSION_TYPE_LZ4`.
+pub(super) const LZ4: u8 = 1;
+
 /// Sizes and offsets that no message comes near.
 const HUGE: [u32; 2] = [1 << 31, u32::MAX];
 
@@ -103,6 +112,10 @@ pub(super) fn cases() -> Vec<Case> {
         let trials = Trials { requirement, channel_type, follows, initialised: true, all };
         cases.push(case(format!("malformed/oversized/{channel_type}-data"), title, trials));
     }
+    let title = "COMPRESSED_DATA with values that make no sense harms nobody else on port".to_owned();
+    let (channel_type, follows) = (ChannelType::PORT, Follows::EndInTheEnd);
+    let trials = Trials { requirement: "M5.7", channel_type, follows, initialised: true, all: compressed() };
+    cases.push(case("malformed/values/port-compressed-data".to_owned(), title, trials));
     let title = "A display channel that ends before its first message harms nobody else".to_owned();
     let nothing = vec![Malformed { what: "nothing".to_owned(), headers: HeaderKind::Mini, bytes: Vec::new() }];
     let id = "malformed/no-init/display".to_owned();
@@ -195,6 +208,15 @@ fn values(example: &Example) -> Vec<Malformed> {
     [0, 0x7f, 0x80, 0xff]
         .map(|byte| mini(format!("a body of {byte:#04x} throughout"), id, length, &vec![byte; length]))
         .into()
+}
+
+fn compressed() -> Vec<Malformed> {
+    let bodies = [(u8::MAX, 1), (LZ4, 0), (LZ4, 2), (LZ4, HUGE[0]), (LZ4, HUGE[1])].map(|(compression, size)| {
+        let (id, body) = compressed_data(compression, size);
+        mini(format!("compression {compression} to {size} bytes"), id, body.len(), &body)
+    });
+    let of_ones = mini("a body of 0xff throughout".to_owned(), 102, 7, &[u8::MAX; 7]);
+    [of_ones].into_iter().chain(bodies).collect()
 }
 
 fn sizes(example: &Example) -> Vec<Malformed> {

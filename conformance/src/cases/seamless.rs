@@ -4,7 +4,7 @@ use spice_migration::{
     ChannelType, ClientMessage, Data, Fault, ServerMessage,
     caps::{CommonCapability, MainCapability},
     message::{MigrateFlags, client},
-    state::{CharDevice, Main, State, VERSION},
+    state::{CharDevice, Inputs, Main, State, VERSION},
 };
 
 use super::{
@@ -12,7 +12,7 @@ use super::{
     semi_seamless::{not_completed_yet, sequence_is, violates_r1},
 };
 use crate::{
-    case::{Context, OrFail, Scheme, Stop, Verdict, check},
+    case::{Context, OrFail, Scheme, Stop, Unexpected, Verdict, check},
     context::{Place, Setup},
     migration::{Prepared, collect, deliver, migrate_data, migrate_flags, relay, seamless_version, take_data},
     peer::client::{Channel, Session, is, until},
@@ -160,6 +160,16 @@ cases! {
         sends "a seamless migration in which the target gets the data of inputs before that of main, and four motions behind it"
         expects "MOUSE_MOTION_ACK on inputs, and MULTI_MEDIA_TIME"
         => data_in_any_order;
+    "seamless/target/motions-go-on" ["T4.5"] Must
+        "The target goes on from the source's count of mouse motions"
+        sends "a seamless migration in which the data of inputs has motion_count 3; a MOUSE_MOTION on inputs at the target"
+        expects "MOUSE_MOTION_ACK on inputs at the target"
+        => motions_go_on;
+    "seamless/target/motions-due" ["T4.5"] Must
+        "The target acknowledges the mouse motions that the source could not"
+        sends "a seamless migration in which the data of inputs has motion_count 4"
+        expects "MOUSE_MOTION_ACK on inputs at the target"
+        => motions_due;
     "seamless/target/channel-not-linked" ["T4.4", "T4"] Must
         "A channel that the client has not linked to the target is not waited for"
         sends "a seamless migration in which inputs is not linked to the target, then ATTACH_CHANNELS to it"
@@ -193,11 +203,11 @@ const ALLOWED: Setup = Setup { seamless: true, ..Setup::NOTHING };
 const EVERYTHING: Setup = Setup { port_and_smartcard: true, ..ALLOWED };
 
 /// `SPICE_MSGC_INPUTS_MOUSE_MOTION`, by nothing.
-const MOUSE_MOTION: ClientMessage<'_> = ClientMessage::Unknown { id: 111, body: Data(&[0; 10]) };
+pub(super) const MOUSE_MOTION: ClientMessage<'_> = ClientMessage::Unknown { id: 111, body: Data(&[0; 10]) };
 
 /// `SPICE_MSG_INPUTS_MOUSE_MOTION_ACK`, which comes for so many of them.
 const MOUSE_MOTION_ACK: u16 = 111;
-const MOTION_BUNCH: usize = 4;
+pub(super) const MOTION_BUNCH: usize = 4;
 
 async fn begin_seamless(context: &mut Context) -> Verdict {
     begins(context, MainCapability::KNOWN).await
@@ -578,14 +588,49 @@ async fn data_in_any_order(context: &mut Context) -> Verdict {
             for _ in 0..MOTION_BUNCH {
                 inputs.send(MOUSE_MOTION);
             }
-            let acknowledged = |message: &ServerMessage<'_>| match message {
-                ServerMessage::Unknown { id: MOUSE_MOTION_ACK, .. } => Some(()),
-                _ => None,
-            };
-            inputs.until("MOUSE_MOTION_ACK", acknowledged).await.or_fail("T4.2")?;
+            until_acknowledged(inputs).await.or_fail("T4.2")?;
         }
     }
     Ok(until!(target.main, MultiMediaTime).await?)
+}
+
+async fn motions_go_on(context: &mut Context) -> Verdict {
+    acknowledged_at_target(context, 3, 1).await
+}
+
+async fn motions_due(context: &mut Context) -> Verdict {
+    acknowledged_at_target(context, 4, 0).await
+}
+
+/// Brings a target data that counts motions, and sends it more of them.
+async fn acknowledged_at_target(context: &mut Context, motion_count: u16, more: usize) -> Verdict {
+    let Prepared { mut source, mut target, .. } = prepared(context).await?;
+    context.migrate(Place::Source, Place::Target).await?;
+    let counted = State::Inputs(Inputs { version: VERSION, motion_count });
+    let mut counting = vec![0; counted.encoded_len()];
+    let length = counted.encode(&mut counting);
+    debug_assert_eq!(length, Ok(counting.len()));
+    for (channel_type, data) in collect(&mut source).await? {
+        if channel_type != ChannelType::INPUTS {
+            deliver(target.channel(channel_type)?, &data);
+        }
+    }
+    // The target has main's data: the order is another case's.
+    until!(target.main, MultiMediaTime).await?;
+    let inputs = target.child(ChannelType::INPUTS)?;
+    deliver(inputs, &counting);
+    for _ in 0..more {
+        inputs.send(MOUSE_MOTION);
+    }
+    until_acknowledged(inputs).await.or_fail("T4.5")
+}
+
+pub(super) async fn until_acknowledged(inputs: &mut Channel) -> Result<(), Unexpected> {
+    let acknowledged = |message: &ServerMessage<'_>| match message {
+        ServerMessage::Unknown { id: MOUSE_MOTION_ACK, .. } => Some(()),
+        _ => None,
+    };
+    inputs.until("MOUSE_MOTION_ACK", acknowledged).await
 }
 
 async fn channel_not_linked(context: &mut Context) -> Verdict {

@@ -5,9 +5,9 @@ use std::{future::pending, time::Duration};
 
 use spice_migration::{
     ChannelType, ClientMessage, Data,
-    frame::{self, HeaderKind},
+    frame::HeaderKind,
     link::LinkError,
-    message::{ChannelId, Message, client::Pong},
+    message::{ChannelId, client::Pong},
 };
 use tokio::time::sleep;
 
@@ -16,7 +16,7 @@ use crate::{
     case::{Context, OrFail, Stop, Verdict},
     context::{MAIN, Place, Setup},
     migration::{deliver, take_data},
-    peer::client::{Client, DISPLAY_INIT, RawLink},
+    peer::client::{Client, DISPLAY_INIT, RawLink, framed},
     situation::{Sessions, Situation},
     subject::HostEvent,
 };
@@ -160,7 +160,7 @@ async fn reads_nothing_on_main(context: &mut Context) -> Verdict {
     context.start_source(Setup::default()).await?;
     let mut unread = unread(context, 0, MAIN).await?;
     // A server need not take them all.
-    let all = mini(&ClientMessage::AttachChannels).repeat(UNREAD);
+    let all = framed(HeaderKind::Mini, &ClientMessage::AttachChannels).repeat(UNREAD);
     let _ = unread.send("ATTACH_CHANNELS, time and again", &all).await;
     let client = context.client();
     context.connect(&client, Place::Source).await.or_fail("P2")?.close().await;
@@ -171,7 +171,7 @@ async fn reads_nothing_on_main(context: &mut Context) -> Verdict {
 async fn floods_main(context: &mut Context) -> Verdict {
     context.start_source(Setup { several_clients: true, ..Setup::NOTHING }).await?;
     let mut link = unread(context, 0, MAIN).await?;
-    let flood = mini(&ClientMessage::Ack).repeat(FLOOD);
+    let flood = framed(HeaderKind::Mini, &ClientMessage::Ack).repeat(FLOOD);
     let client = context.client();
     tokio::select! {
         biased;
@@ -192,7 +192,7 @@ async fn reads_nothing_on_display(context: &mut Context) -> Verdict {
     let display = ChannelId { channel_type: ChannelType::DISPLAY, id: 0 };
     let mut link = unread(context, session.id, display).await?;
     let (id, body) = DISPLAY_INIT;
-    link.send("DISPLAY_INIT", &mini(&ClientMessage::Unknown { id, body: Data(body) })).await?;
+    link.send("DISPLAY_INIT", &framed(HeaderKind::Mini, &ClientMessage::Unknown { id, body: Data(body) })).await?;
     session.list_channels().await.or_fail("P2")?;
     context.connect(&client, Place::Source).await.or_fail("P2")?.close().await;
     Ok(())
@@ -238,21 +238,13 @@ async fn message_a_byte_a_second(context: &mut Context) -> Verdict {
     session.list_channels().await?;
     let inputs = ChannelId { channel_type: ChannelType::INPUTS, id: 0 };
     let mut link = unread(context, session.id, inputs).await?;
-    for byte in mini(&ClientMessage::Pong(Pong { id: 7, timestamp: 7 })).iter().take(BYTES) {
+    for byte in framed(HeaderKind::Mini, &ClientMessage::Pong(Pong { id: 7, timestamp: 7 })).iter().take(BYTES) {
         link.send("a byte", &[*byte]).await?;
         session.list_channels().await.or_fail("P2")?;
         sleep(BYTE).await;
     }
     context.connect(&client, Place::Source).await.or_fail("P2")?.close().await;
     Ok(())
-}
-
-/// A message behind a mini header, for a connection that is no [`Channel`](crate::peer::client::Channel).
-fn mini(message: &ClientMessage<'_>) -> Vec<u8> {
-    let mut bytes = vec![0; HeaderKind::Mini.len() + message.encoded_len()];
-    let length = frame::encode(HeaderKind::Mini, 0, message, &mut bytes).unwrap_or(0);
-    bytes.truncate(length);
-    bytes
 }
 
 /// Links a channel, and reads nothing behind the link result.

@@ -1,8 +1,14 @@
 //! Hosts that demand TLS, and hosts that refuse it.
 
-use spice_migration::{ClientMessage, caps::MainCapability, link::LinkError};
+use spice_migration::{
+    ClientMessage, caps::MainCapability, link::LinkError, message::client::MigrateDstDoSeamless, state::VERSION,
+};
 
-use super::{SEMI, cases, check, clients::switched};
+use super::{
+    SEMI, cases, check,
+    clients::switched,
+    link::{heard_behind_ticket, linked_with, refused, with_sasl},
+};
 use crate::{
     case::{Context, OrFail, Stop, Verdict},
     context::{MAIN, Place, Setup},
@@ -30,6 +36,21 @@ cases! {
         sends "links of all channels over TLS, and ATTACH_CHANNELS"
         expects "INIT, CHANNELS_LIST, and channels that start"
         => session;
+    "tls/link/behind-ticket" ["L9.2"] Should
+        "What a client says without awaiting the link result is heard over TLS, too"
+        sends "a link of inputs over TLS with four MOUSE_MOTION in the record of the ticket"
+        expects "link result OK, and MOUSE_MOTION_ACK"
+        => behind_ticket;
+    "tls/mechanism/sasl" ["L5.3"] Must
+        "SASL is refused over TLS, too, where the host has not enabled it"
+        sends "AUTH_SASL as mechanism, over TLS, to a host that does not offer it"
+        expects "a second link reply with INVALID_DATA, then the end of the connection"
+        => sasl;
+    "tls/mechanism/sasl-anonymous" ["L5.8"] Must
+        "Nobody gets by a host's password with a mechanism that it has not enabled"
+        sends "AUTH_SASL as mechanism, over TLS, to a host that demands a ticket; then the start of ANONYMOUS"
+        expects "anything but link result OK"
+        => anonymous;
     "tls/announcement/begin" ["S1.4"] Must
         "MIGRATE_BEGIN names TLS port and certificate subject as the host gave them"
         sends "a session of a client with SEMI_SEAMLESS_MIGRATE; the host announces a target with a TLS port and a subject alone"
@@ -65,6 +86,11 @@ cases! {
         sends "a plaintext link of main to the target; then a whole semi-seamless migration over TLS"
         expects "a link reply with NEED_SECURED, and a session that works at the target"
         => plaintext_first;
+    "tls/migration/behind-ticket" ["L9.2"] Should
+        "MIGRATE_DST_DO_SEAMLESS is heard in the record of the ticket"
+        sends "a link of main to the target over TLS with MIGRATE_DST_DO_SEAMLESS in the record of the ticket"
+        expects "link result OK, and MIGRATE_DST_SEAMLESS_ACK"
+        => asked_behind_ticket;
     "tls/migration/other-subject" ["S4.3"] Must
         "A client that does not trust the target is told at the end where the guest is"
         sends "an announcement with a subject that is not the target's; MIGRATE_CONNECT_ERROR; the VM is migrated"
@@ -72,7 +98,12 @@ cases! {
         => other_subject;
 }
 
+/// More than any list of mechanisms has, and less than the magic as a number.
+const MAX_MECHANISMS: u32 = 1 << 16;
+
 const SECURED: Setup = Setup { security: Security::Required, ..Setup::NOTHING };
+
+const WITH_PASSWORD: Setup = Setup { password: true, ..SECURED };
 
 async fn need_secured(context: &mut Context) -> Verdict {
     context.start_source(SECURED).await?;
@@ -108,6 +139,39 @@ async fn session(context: &mut Context) -> Verdict {
     let client = context.client();
     let mut session = context.connect(&client, Place::Source).await.or_fail("L4.2")?;
     session.list_channels().await.or_fail("L4.2")
+}
+
+async fn sasl(context: &mut Context) -> Verdict {
+    context.start_source(WITH_PASSWORD).await?;
+    refused(&mut with_sasl(context).await?, "L5.3", LinkError::INVALID_DATA).await
+}
+
+async fn anonymous(context: &mut Context) -> Verdict {
+    context.start_source(WITH_PASSWORD).await?;
+    let mut link = with_sasl(context).await?;
+    // The length of a list of mechanisms, or the magic of a link reply.
+    let mut word = [0; 4];
+    link.read("an answer to the mechanism", &mut word).await.or_fail("L5.8")?;
+    let length = u32::from_le_bytes(word);
+    if length > MAX_MECHANISMS {
+        return Ok(());
+    }
+    let mut mechanisms = vec![0; length as usize];
+    link.read("a list of mechanisms", &mut mechanisms).await?;
+    // Its name, and what it begins with: who the client says it is.
+    let start = [b"\x09\0\0\0ANONYMOUS".as_slice(), b"\x02\0\0\0x\0"].concat();
+    link.send("the start of ANONYMOUS", &start).await?;
+    // Nothing from the server's side of the mechanism, which is complete; OK of the mechanism and of the link.
+    let mut answer = [0; 13];
+    let answered = link.read("an answer to ANONYMOUS", &mut answer).await;
+    let ok = answered.is_ok() && answer == [0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
+    let got = format!("link result OK, without the password; offered were {}", mechanisms.escape_ascii());
+    check(!ok, "L5.8", link.name(), "a client that is refused", got)
+}
+
+async fn behind_ticket(context: &mut Context) -> Verdict {
+    context.start_source(SECURED).await?;
+    heard_behind_ticket(context).await
 }
 
 async fn begin(context: &mut Context) -> Verdict {
@@ -164,6 +228,17 @@ async fn plaintext_first(context: &mut Context) -> Verdict {
     refused_in_plaintext(context, Place::Target, session.id).await?;
     let prepared = context.follow(&client, session, Place::Target).await.or_fail("L4")?;
     works_at_target(context, prepared).await.or_fail("L4")
+}
+
+async fn asked_behind_ticket(context: &mut Context) -> Verdict {
+    context.start_pair(Setup { seamless: true, ..SECURED }).await?;
+    let client = context.client();
+    let mut session = context.connect(&client, Place::Source).await?;
+    context.announce(Place::Source, Place::Target).await?;
+    until!(session.main, MigrateBeginSeamless).await?;
+    let request = ClientMessage::MigrateDstDoSeamless(MigrateDstDoSeamless { src_version: VERSION });
+    let mut main = linked_with(context, Place::Target, session.id, MAIN, &[request]).await?;
+    until!(main, MigrateDstSeamlessAck).await.or_fail("L9.2")
 }
 
 /// Two hosts that demand TLS, and a session at the source.

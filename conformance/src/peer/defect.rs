@@ -99,6 +99,10 @@ defects! {
     PublicKeyMalformed "public-key-malformed" "L8.1";
     /// Link header and message are only understood when they arrive together.
     LinkNeedsWholeSegments "link-needs-whole-segments" "L9.1";
+    /// Over TLS, SASL is spoken though it is not offered, and its mechanism ANONYMOUS lets a client in without the password.
+    AnonymousAccepted "anonymous-accepted" "L5.8";
+    /// What comes together with the ticket is not heard.
+    BytesBehindTicketLost "bytes-behind-ticket-lost" "L9.2";
     /// MULTI_MEDIA_TIME comes before INIT.
     MessageBeforeInit "message-before-init" "M1.1";
     /// No NAME for a client that wants it.
@@ -167,6 +171,10 @@ defects! {
     DataBeforeFlush "data-before-flush" "S8.2";
     /// The data of inputs never counts a mouse motion.
     MotionsUncounted "motions-uncounted" "S8.3";
+    /// A port's data holds a byte that its device has read.
+    ReadByteKept "read-byte-kept" "D4.1";
+    /// Of a port, more than 128 messages are never heard.
+    PortChokes "port-chokes" "S8.5";
     /// A client that does not leave is never dropped.
     SourceWaitsForEver "source-waits-for-ever" "S9.1";
     /// The host is not told when the migrated client has left.
@@ -231,6 +239,8 @@ defects! {
     EndIgnoredAfterNack "end-ignored-after-nack" "T3.9";
     /// Data on inputs ends that channel when it comes before that of main and display.
     DataNeedsOrder "data-needs-order" "T4.2";
+    /// The target counts mouse motions anew, whatever the data of inputs says.
+    MotionsForgotten "motions-forgotten" "T4.5";
     /// ATTACH_CHANNELS is ignored after a seamless migration if the client has not linked every channel.
     UnlinkedChannelAwaited "unlinked-channel-awaited" "T4.4";
     /// With full headers display's serials start at 1 again.

@@ -3,11 +3,13 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use spice_migration::{
+    ClientMessage,
     caps::{CapabilityWords, CommonCapability},
-    frame::HeaderKind,
+    frame::{self, HeaderKind},
     limits,
     link::{AuthMechanism, Capabilities, LINK_HEADER_LEN, LinkError, LinkHeader, LinkMessage, LinkReply},
-    message::ChannelId,
+    message::{ChannelId, Message},
+    migrate::observer::{self, Side},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -102,6 +104,8 @@ pub struct RawLink {
     pub(super) patience: Duration,
     /// Where its bytes are noted, and perhaps cut.
     pub(super) wire: Option<Wire>,
+    /// What goes together with the ticket.
+    early: Vec<ClientMessage<'static>>,
     trace: Trace,
 }
 
@@ -128,7 +132,7 @@ impl RawLink {
         match opened {
             Ok(stream) => {
                 trace.event(&name, &"connected");
-                Ok(Self { stream, address, name, patience, wire, trace })
+                Ok(Self { stream, address, name, patience, wire, early: Vec::new(), trace })
             }
             Err(got) => {
                 trace.event(&name, &format_args!("not connected: {got}"));
@@ -211,7 +215,12 @@ impl RawLink {
         Ok(reply)
     }
 
-    /// Sends mechanism, if both sides select one, and ticket.
+    /// Has a message go together with the ticket, as from a client that does not await the link result.
+    pub fn send_early(&mut self, message: ClientMessage<'static>) {
+        self.early.push(message);
+    }
+
+    /// Sends mechanism, if both sides select one, and ticket, and [what goes with it](Self::send_early).
     ///
     /// # Errors
     /// When the server's key is none, or see [`Self::send`].
@@ -224,12 +233,18 @@ impl RawLink {
         let ticket = ticket::encrypt(&reply.public_key, password)
             .map_err(|error| self.unexpected("a public key for the ticket", error.to_string()))?;
         let selects = CommonCapability::AUTH_SELECTION;
-        if request.has_common(selects) && reply.has_common(selects) {
-            let bytes = [AuthMechanism::SPICE.0.to_le_bytes().as_slice(), &ticket].concat();
-            self.send("mechanism SPICE and ticket", &bytes).await
-        } else {
-            self.send("ticket", &ticket).await
+        let (mut what, mut bytes) = match request.has_common(selects) && reply.has_common(selects) {
+            true => {
+                let mechanism = AuthMechanism::SPICE.0.to_le_bytes();
+                ("mechanism SPICE and ticket".to_owned(), [mechanism.as_slice(), &ticket].concat())
+            }
+            false => ("ticket".to_owned(), ticket.to_vec()),
+        };
+        for message in &self.early {
+            what += &format!(", {message:?}");
+            bytes.extend(framed(headers(request, reply), message));
         }
+        self.send(&what, &bytes).await
     }
 
     /// Waits for the link result.
@@ -284,6 +299,10 @@ impl RawLink {
                 server_words: [&reply.common_words, &reply.channel_words],
             },
         );
+        for message in &self.early {
+            let body = &framed(headers, message)[headers.len()..];
+            watched.message(observer::Received { from: Side::Client, serial: None, id: message.id(), body });
+        }
         Channel::new(self, request.channel, headers, reply.clone(), watched)
     }
 
@@ -298,7 +317,11 @@ impl RawLink {
         Ok(bytes)
     }
 
-    async fn read(&mut self, awaited: &str, bytes: &mut [u8]) -> Result<(), Unexpected> {
+    /// Reads as many bytes as are asked for.
+    ///
+    /// # Errors
+    /// When they do not come.
+    pub async fn read(&mut self, awaited: &str, bytes: &mut [u8]) -> Result<(), Unexpected> {
         match timeout(self.patience, self.stream.read_exact(bytes)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => {
@@ -316,14 +339,14 @@ pub(super) async fn write(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8], 
     let first = match portion {
         Portion::Whole => bytes.len(),
         Portion::Then(first) | Portion::Last(first) => first,
-        Portion::Bytes => 1,
+        Portion::Pieces(length) => length,
     };
     let (first, rest) = bytes.split_at(first.min(bytes.len()));
     stream.write_all(first).await?;
     stream.flush().await?;
     let segment = match portion {
         Portion::Last(_) => return stream.shutdown().await,
-        Portion::Bytes => 1,
+        Portion::Pieces(length) => length,
         Portion::Whole | Portion::Then(_) => rest.len().max(1),
     };
     for segment in rest.chunks(segment) {
@@ -332,6 +355,15 @@ pub(super) async fn write(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8], 
         stream.flush().await?;
     }
     Ok(())
+}
+
+/// A message behind a header, for a connection that is no [`Channel`].
+#[must_use]
+pub fn framed(headers: HeaderKind, message: &ClientMessage<'_>) -> Vec<u8> {
+    let mut bytes = vec![0; headers.len() + message.encoded_len()];
+    let length = frame::encode(headers, 0, message, &mut bytes).unwrap_or(0);
+    bytes.truncate(length);
+    bytes
 }
 
 fn on_wire(words: &[u32]) -> Vec<[u8; 4]> {

@@ -15,9 +15,9 @@ mod wire;
 
 pub(crate) use channel::DISPLAY_INIT;
 pub use channel::{Channel, Closed, Received};
-pub use link::{LinkRequest, RawLink, Reply};
+pub use link::{LinkRequest, RawLink, Reply, framed};
 pub use session::Session;
-pub use wire::{Cut, Sent, Wire};
+pub use wire::{Cut, Sent, Wire, step};
 
 use std::{net::SocketAddr, time::Duration};
 

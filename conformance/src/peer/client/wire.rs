@@ -24,8 +24,15 @@ pub enum Cut {
         /// How many bytes the first segments have.
         after: usize,
     },
-    /// Every byte goes in a segment of its own.
+    /// Every byte goes in a segment of its own, or as many as [`step`] says.
     Bytes,
+}
+
+/// How many bytes of what has this name need not be told apart: nobody tells the bytes of a ticket apart, and to cut each of them takes
+/// longer than a server waits for a client.
+#[must_use]
+pub fn step(name: &str) -> usize {
+    if name.contains("ticket") { 8 } else { 1 }
 }
 
 /// A message, or a part of the link stage, that was sent, or would have been had the client not gone within it.
@@ -56,8 +63,8 @@ pub(super) enum Portion {
     Whole,
     /// So many of them, and after a pause the others.
     Then(usize),
-    /// Each by itself, with pauses.
-    Bytes,
+    /// So many at a time, with pauses.
+    Pieces(usize),
     /// So many of them, and nothing any more.
     Last(usize),
 }
@@ -106,7 +113,7 @@ impl Wire {
                 }
             }
             Some(Cut::Split { after }) if *after < length => Portion::Then(*after),
-            Some(Cut::Bytes) => Portion::Bytes,
+            Some(Cut::Bytes) => Portion::Pieces(step(name)),
             _ => Portion::Whole,
         }
     }
@@ -144,5 +151,20 @@ mod tests {
         let wire = Wire::new(Some(Cut::Split { after: 2 }));
         let portion = |length| wire.portion("source/main", "message", false, length);
         assert_eq!([4, 3, 2].map(portion), [Portion::Then(2), Portion::Then(2), Portion::Whole]);
+    }
+
+    #[test]
+    fn the_bytes_of_a_ticket_go_eight_at_a_time_and_all_others_by_themselves() {
+        let wire = Wire::new(Some(Cut::Bytes));
+        let portion = |name| wire.portion("source/main", name, false, 132);
+        assert_eq!(["ticket", "INIT"].map(portion), [Portion::Pieces(8), Portion::Pieces(1)]);
+    }
+
+    #[test]
+    fn a_client_is_gone_when_its_last_bytes_are_sent() {
+        let wire = Wire::new(Some(Cut::End { connection: "source/main".to_owned(), answers: false, after: 1 }));
+        assert!(!wire.is_gone());
+        wire.clone().end();
+        assert!(wire.is_gone());
     }
 }

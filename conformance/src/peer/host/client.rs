@@ -76,8 +76,8 @@ pub(super) struct Channel {
     pub(super) motions: u16,
     /// Whether it has gone on from a source's data.
     pub(super) restored: bool,
-    /// Whether the client has said anything.
-    pub(super) spoke: bool,
+    /// How many messages of the client have come.
+    pub(super) heard: usize,
 }
 
 impl Client {

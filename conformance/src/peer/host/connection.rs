@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::FutureExt as _;
 use spice_migration::{
     ChannelType,
     caps::{CapabilityWords, CommonCapability, DisplayCapability, InputsCapability, MainCapability, word},
@@ -296,14 +297,35 @@ async fn link(stream: &mut Stream, connection: u64, server: &Server, outbound: m
     reply(stream, &LinkReply { error: LinkError::OK, public_key, capabilities }).await?;
 
     let client_has = |capability| message.capabilities.common.has(capability);
+    let mut mechanism = AuthMechanism::SPICE;
     if client_has(CommonCapability::AUTH_SELECTION) || has(Defect::MechanismAlwaysAwaited) {
-        let mechanism = AuthMechanism(stream.read_u32_le().await.ok()?);
-        if mechanism != AuthMechanism::SPICE && !has(Defect::UnknownMechanismAccepted) {
-            return refuse(stream, LinkError::INVALID_DATA).await;
-        }
+        mechanism = AuthMechanism(stream.read_u32_le().await.ok()?);
     }
+    match mechanism {
+        AuthMechanism::SASL if secured && has(Defect::AnonymousAccepted) => accept_anonymous(stream).await?,
+        AuthMechanism::SPICE => accept_ticket(stream, server).await?,
+        _ if has(Defect::UnknownMechanismAccepted) => accept_ticket(stream, server).await?,
+        _ => return refuse(stream, LinkError::INVALID_DATA).await,
+    }
+    Some(Link {
+        connection,
+        connection_id: message.connection_id,
+        channel: ChannelId { channel_type: message.channel_type, id: message.channel_id },
+        capabilities: message.capabilities.channel.words().next().unwrap_or(0),
+        header: if client_has(CommonCapability::MINI_HEADER) { HeaderKind::Mini } else { HeaderKind::Full },
+        outbound,
+    })
+}
+
+/// `None` if the ticket is not right.
+async fn accept_ticket(stream: &mut Stream, server: &Server) -> Option<()> {
+    let has = |defect| server.settings.defect == Some(defect);
     let mut ticket = [0; TICKET_LEN];
     stream.read_exact(&mut ticket).await.ok()?;
+    if has(Defect::BytesBehindTicketLost) {
+        // What came with the ticket is there by now.
+        let _ = stream.read(&mut [0; 1024]).now_or_never();
+    }
     if let Some(password) = &server.password {
         // Decryption takes milliseconds in which the other connections must not wait.
         let sent = tokio::task::spawn_blocking(move || TicketKey::shared().password(&ticket)).await.ok()?;
@@ -319,14 +341,19 @@ async fn link(stream: &mut Stream, connection: u64, server: &Server, outbound: m
             return None;
         }
     }
-    Some(Link {
-        connection,
-        connection_id: message.connection_id,
-        channel: ChannelId { channel_type: message.channel_type, id: message.channel_id },
-        capabilities: message.capabilities.channel.words().next().unwrap_or(0),
-        header: if client_has(CommonCapability::MINI_HEADER) { HeaderKind::Mini } else { HeaderKind::Full },
-        outbound,
-    })
+    Some(())
+}
+
+/// SASL's mechanism for those who do not say who they are, which lets everybody in.
+async fn accept_anonymous(stream: &mut Stream) -> Option<()> {
+    const NAME: &[u8] = b"\x09\0\0\0ANONYMOUS";
+    write(stream, NAME).await;
+    stream.read_exact(&mut [0; NAME.len()]).await.ok()?;
+    let length = stream.read_u32_le().await.ok()?;
+    stream.take(length.into()).read_to_end(&mut Vec::new()).await.ok()?;
+    // Nothing to go on with: it is complete, and all is well.
+    write(stream, &[0, 0, 0, 0, 1, 0, 0, 0, 0]).await;
+    Some(())
 }
 
 const COMMON_CAPABILITIES: u32 = 1 << CommonCapability::AUTH_SELECTION.0

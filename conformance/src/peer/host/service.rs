@@ -88,7 +88,7 @@ impl Task {
             outbound: Some(link.outbound),
             serves: is_main,
             initialised: false,
-            spoke: false,
+            heard: 0,
             motions: 0,
             restored: false,
         };
@@ -187,7 +187,8 @@ impl Task {
 
     /// A connection has ended.
     pub(super) fn ended(&mut self, connection: u64) {
-        let spoke = self.find(connection).is_some_and(|(owner, position)| self.clients[owner].channels[position].spoke);
+        let spoke =
+            self.find(connection).is_some_and(|(owner, position)| self.clients[owner].channels[position].heard > 0);
         let of_arrival = self.options.incoming && self.has(Defect::DiesOfLastMessageAtTarget);
         if spoke && (of_arrival || self.has(Defect::DiesOfLastMessage)) {
             self.died = Some("a client's last message".to_owned());
@@ -280,8 +281,11 @@ impl Task {
         let Some((owner, position)) = self.find(connection) else { return };
         let client = self.clients[owner].id;
         let channel = &mut self.clients[owner].channels[position];
-        channel.spoke = true;
-        let channel = channel.id;
+        channel.heard += 1;
+        let (channel, heard) = (channel.id, channel.heard);
+        if channel.channel_type == ChannelType::PORT && heard > 128 && self.has(Defect::PortChokes) {
+            return;
+        }
         let accepted = match ClientMessage::decode(channel.channel_type, id, body) {
             Err(error) => {
                 let long = error.fault == Fault::TrailingBytes;
@@ -350,13 +354,13 @@ impl Task {
             valid = state::is_valid(channel_type, data)
                 || channel_type != ChannelType::DISPLAY
                     && data == state::data(channel_type, Past::default(), &self.settings);
-            let starts_anew = self.has(Defect::SerialsStartAnew);
+            let has = self.defects();
             if let Some(channel) = self.client(client).and_then(|client| client.channel(channel))
                 && !channel.serves
             {
-                channel.motions = past.motion_count;
+                channel.motions = if has(Defect::MotionsForgotten) { 0 } else { past.motion_count };
                 // The client waits for serials of display on other channels, so they go on where the source stopped.
-                if channel_type == ChannelType::DISPLAY && !starts_anew {
+                if channel_type == ChannelType::DISPLAY && !has(Defect::SerialsStartAnew) {
                     channel.serial = past.message_serial.wrapping_add(1);
                 }
             }
@@ -987,8 +991,9 @@ const fn body_len(channel_type: ChannelType, id: u16) -> Option<(usize, usize)> 
         (ChannelType::INPUTS, 111) => (10, 10),
         (ChannelType::INPUTS, 112) => (11, 11),
         (ChannelType::INPUTS, 113 | 114) => (3, 3),
-        // SPICEVMC_DATA and PORT_EVENT; SMARTCARD_DATA.
+        // SPICEVMC_DATA and SMARTCARD_DATA; SPICEVMC_COMPRESSED_DATA, PORT_EVENT.
         (ChannelType::PORT | ChannelType::SMARTCARD, 101) => (0, usize::MAX),
+        (ChannelType::PORT, 102) => (1, usize::MAX),
         (ChannelType::PORT, 201) => (1, 1),
         _ => return None,
     })

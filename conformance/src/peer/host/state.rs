@@ -7,8 +7,8 @@
 use spice_migration::{
     ChannelType, Data,
     state::{
-        CharDevice, Display, Inputs, JpegWanCompression, MAX_SURFACES, Main, Smartcard, SpiceVmc, State, Surfaces,
-        VERSION,
+        CharDevice, Display, Inputs, JpegWanCompression, MAX_SURFACES, Main, PendingWrite, Smartcard, SpiceVmc, State,
+        Surfaces, VERSION,
     },
 };
 
@@ -80,8 +80,10 @@ pub(super) fn data(channel_type: ChannelType, past: Past, settings: &HostSetting
         }),
         ChannelType::INPUTS => State::Inputs(Inputs { version: VERSION, motion_count }),
         _ => {
-            let device =
-                CharDevice { version: VERSION, connected: true, num_send_tokens: u32::MAX, ..CharDevice::default() };
+            let read = defect == Some(Defect::ReadByteKept) && channel_type == ChannelType::PORT;
+            let pending = PendingWrite { num_client_tokens: 0, data: Data(if read { b"\n" } else { &[] }) };
+            let (version, num_send_tokens) = (VERSION, u32::MAX);
+            let device = CharDevice { version, connected: true, num_send_tokens, pending, ..CharDevice::default() };
             match channel_type {
                 ChannelType::SMARTCARD => {
                     State::Smartcard(Smartcard { version: VERSION, device, ..Smartcard::default() })
