@@ -390,7 +390,7 @@ async fn run_case(
             // It does nothing but wait from here on.
             room = None;
         }
-        result.findings.extend(context.leaks(patience / 2).await);
+        result.findings.extend(context.leaks(0, patience / 2).await);
     }
     result.served = context.served;
     result.migrations = std::mem::take(&mut context.migrations);

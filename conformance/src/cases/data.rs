@@ -498,6 +498,10 @@ fn behind_bytes_case(channel_type: ChannelType) -> Case {
     }
 }
 
+/// For the device of a port, and more of them than that reads.
+pub(super) const BYTE: ClientMessage<'_> = ClientMessage::Unknown { id: DEVICE_DATA, body: Data(b"\n") };
+pub(super) const MUCH: usize = 200;
+
 /// What a port is sent before its data is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Before {
@@ -710,7 +714,6 @@ async fn judge_before(context: &mut Context, before: Before) -> Verdict {
     let requirement = before.requirements()[0];
     let Prepared { mut source, mut target, .. } = prepared(context, ChannelType::PORT).await?;
     let port = source.child(ChannelType::PORT)?;
-    let byte = ClientMessage::Unknown { id: DEVICE_DATA, body: Data(b"\n") };
     match before {
         Before::Huge => {
             let (id, body) = compressed_data(LZ4, u32::MAX);
@@ -719,9 +722,9 @@ async fn judge_before(context: &mut Context, before: Before) -> Verdict {
         Before::Nothing => {
             // LZ4's way to say nothing is a byte of zero.
             port.send(ClientMessage::Unknown { id: compressed_data(LZ4, 0).0, body: Data(&[LZ4, 0, 0, 0, 0, 0]) });
-            port.send(byte);
+            port.send(BYTE);
         }
-        Before::Much => (0..200).for_each(|_| port.send(byte)),
+        Before::Much => (0..MUCH).for_each(|_| port.send(BYTE)),
     }
     context.migrate(Place::Source, Place::Target).await?;
     for channel in source.channels() {

@@ -62,7 +62,7 @@ async fn truncated(context: &mut Context) -> Verdict {
     for (_, link) in links(context, Then::Stop).await? {
         link?;
     }
-    no_leaks(context).await?;
+    no_leaks(context, 0).await?;
     context.connect(&client, Place::Source).await.or_fail("P1")?.close().await;
     Ok(())
 }
