@@ -12,7 +12,7 @@ use spice_migration::{
 
 use super::{
     check_open,
-    malformed::{DEVICE_DATA, LZ4, compressed_data},
+    malformed::{COMPRESSED_DATA, DEVICE_DATA, LZ4, compressed_data},
 };
 use crate::{
     case::{Case, Context, Level, OrFail, Stop, Unexpected, Verdict, check, run},
@@ -716,12 +716,12 @@ async fn judge_before(context: &mut Context, before: Before) -> Verdict {
     let port = source.child(ChannelType::PORT)?;
     match before {
         Before::Huge => {
-            let (id, body) = compressed_data(LZ4, u32::MAX);
-            port.send(ClientMessage::Unknown { id, body: Data(&body) });
+            let body = compressed_data(LZ4, u32::MAX);
+            port.send(ClientMessage::Unknown { id: COMPRESSED_DATA, body: Data(&body) });
         }
         Before::Nothing => {
             // LZ4's way to say nothing is a byte of zero.
-            port.send(ClientMessage::Unknown { id: compressed_data(LZ4, 0).0, body: Data(&[LZ4, 0, 0, 0, 0, 0]) });
+            port.send(ClientMessage::Unknown { id: COMPRESSED_DATA, body: Data(&[LZ4, 0, 0, 0, 0, 0]) });
             port.send(BYTE);
         }
         Before::Much => (0..MUCH).for_each(|_| port.send(BYTE)),

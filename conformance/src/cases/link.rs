@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use spice_migration::{
-    ChannelType, ClientMessage,
+    ChannelType,
     caps::CommonCapability,
     limits,
     link::{AuthMechanism, LINK_HEADER_LEN, LINK_MESSAGE_LEN, LinkError, LinkHeader, PUBLIC_KEY_LEN},
@@ -18,7 +18,7 @@ use crate::{
     case::{Context, OrFail, Stop, Unexpected, Verdict, check},
     context::{MAIN, Place, Setup},
     peer::{
-        client::{Channel, Client, LinkRequest, RawLink},
+        client::{Client, LinkRequest, RawLink},
         ticket,
     },
     subject::Void,
@@ -237,34 +237,34 @@ async fn mechanism_not_selected(context: &mut Context) -> Verdict {
 }
 
 async fn unknown_mechanism(context: &mut Context) -> Verdict {
-    let (client, mut link) = open(context, Setup::default()).await?;
-    link.request(&client.request(0, MAIN)).await?;
-    let reply = link.reply().await?;
-    if !reply.has_common(CommonCapability::AUTH_SELECTION) {
-        return Err(Stop::NotApplicable("the server lacks the capability auth-selection".to_owned()));
-    }
-    link.send("mechanism 77", &AuthMechanism(77).0.to_le_bytes()).await?;
-    refused(&mut link, "L5.3", LinkError::INVALID_DATA).await
+    mechanism_refused(context, Setup::default(), AuthMechanism(77)).await
 }
 
 async fn sasl(context: &mut Context) -> Verdict {
-    context.start_source(Setup { password: true, ..Setup::default() }).await?;
-    refused(&mut with_sasl(context).await?, "L5.3", LinkError::INVALID_DATA).await
+    mechanism_refused(context, Setup { password: true, ..Setup::default() }, AuthMechanism::SASL).await
 }
 
-/// A link of main that has chosen SASL, which the server has not offered.
-pub(super) async fn with_sasl(context: &mut Context) -> Result<RawLink, Stop> {
-    let client = context.client();
-    let mut link = client.open(Place::Source.name(), MAIN, context.address(Place::Source)).await?;
+pub(super) async fn mechanism_refused(context: &mut Context, setup: Setup, mechanism: AuthMechanism) -> Verdict {
+    let mut link = with_mechanism(context, setup, mechanism).await?;
+    refused(&mut link, "L5.3", LinkError::INVALID_DATA).await
+}
+
+/// A link of main that has chosen a mechanism which the server has not offered.
+pub(super) async fn with_mechanism(
+    context: &mut Context,
+    setup: Setup,
+    mechanism: AuthMechanism,
+) -> Result<RawLink, Stop> {
+    let (client, mut link) = open(context, setup).await?;
     link.request(&client.request(0, MAIN)).await?;
     let reply = link.reply().await?;
     if !reply.has_common(CommonCapability::AUTH_SELECTION) {
         return Err(Stop::NotApplicable("the server lacks the capability auth-selection".to_owned()));
     }
-    if reply.has_common(CommonCapability::AUTH_SASL) {
+    if mechanism == AuthMechanism::SASL && reply.has_common(CommonCapability::AUTH_SASL) {
         return Err(Stop::NotApplicable("the server offers SASL".to_owned()));
     }
-    link.send("mechanism SASL", &AuthMechanism::SASL.0.to_le_bytes()).await?;
+    link.send(&format!("mechanism {}", mechanism.0), &mechanism.0.to_le_bytes()).await?;
     Ok(link)
 }
 
@@ -371,31 +371,12 @@ pub(super) async fn heard_behind_ticket(context: &mut Context) -> Verdict {
     let client = context.client();
     let session = context.connect_main(&client, Place::Source).await?;
     let inputs = ChannelId { channel_type: ChannelType::INPUTS, id: 0 };
-    let motions = [MOUSE_MOTION; MOTION_BUNCH];
-    let mut inputs = linked_with(context, Place::Source, session.id, inputs, &motions).await?;
+    let hasty = Client { early: vec![MOUSE_MOTION; MOTION_BUNCH], ..client };
+    let address = context.address(Place::Source);
+    let mut inputs = hasty.link(Place::Source.name(), address, session.id, inputs).await.or_fail("L9.2")?;
     until_acknowledged(&mut inputs).await.or_fail("L9.2")?;
     session.close().await;
     Ok(())
-}
-
-/// Links a channel, and sends messages together with the ticket.
-pub(super) async fn linked_with(
-    context: &mut Context,
-    place: Place,
-    connection_id: u32,
-    channel: ChannelId,
-    messages: &[ClientMessage<'static>],
-) -> Result<Channel, Stop> {
-    let (client, address) = (context.client(), context.address(place));
-    let mut link = client.open(place.name(), channel, address).await?;
-    let request = client.request(connection_id, channel);
-    link.request(&request).await?;
-    let reply = link.reply().await?;
-    messages.iter().for_each(|message| link.send_early(*message));
-    link.authenticate(&request, &reply, &client.password).await?;
-    let result = link.result().await.or_fail("L9.2")?;
-    result_is(&link, "L9.2", result, LinkError::OK)?;
-    Ok(link.into_channel(&request, &reply))
 }
 
 // Where numbers stand in link header and message.
@@ -419,7 +400,7 @@ async fn open(context: &mut Context, setup: Setup) -> Result<(Client, RawLink), 
     Ok((client, link))
 }
 
-pub(super) async fn refused(link: &mut RawLink, requirement: &'static str, error: LinkError) -> Verdict {
+async fn refused(link: &mut RawLink, requirement: &'static str, error: LinkError) -> Verdict {
     let reply = link.reply().await.or_fail(requirement)?;
     let expected = format!("a link reply with {error}");
     check(reply.error == error, requirement, link.name(), expected, format_args!("a link reply with {}", reply.error))?;

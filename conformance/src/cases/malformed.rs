@@ -28,10 +28,13 @@ const PONG: ClientMessage<'_> = ClientMessage::Pong(client::Pong { id: 7, timest
 /// `SPICE_MSGC_SPICEVMC_DATA` and `SPICE_MSGC_SMARTCARD_DATA`.
 pub(super) const DEVICE_DATA: u16 = 101;
 
-/// `SPICE_MSGC_SPICEVMC_COMPRESSED_DATA`: how, how many bytes it becomes, and a literal of one byte.
-pub(super) const fn compressed_data(compression: u8, size: u32) -> (u16, [u8; 7]) {
+/// `SPICE_MSGC_SPICEVMC_COMPRESSED_DATA`.
+pub(super) const COMPRESSED_DATA: u16 = 102;
+
+/// Its body: how, how many bytes it becomes, and a literal of one byte.
+pub(super) const fn compressed_data(compression: u8, size: u32) -> [u8; 7] {
     let [a, b, c, d] = size.to_le_bytes();
-    (102, [compression, a, b, c, d, 0x10, 0])
+    [compression, a, b, c, d, 0x10, 0]
 }
 
 /// `SPICE_DATA_COMPRESSION_TYPE_LZ4`.
@@ -212,10 +215,10 @@ fn values(example: &Example) -> Vec<Malformed> {
 
 fn compressed() -> Vec<Malformed> {
     let bodies = [(u8::MAX, 1), (LZ4, 0), (LZ4, 2), (LZ4, HUGE[0]), (LZ4, HUGE[1])].map(|(compression, size)| {
-        let (id, body) = compressed_data(compression, size);
-        mini(format!("compression {compression} to {size} bytes"), id, body.len(), &body)
+        let body = compressed_data(compression, size);
+        mini(format!("compression {compression} to {size} bytes"), COMPRESSED_DATA, body.len(), &body)
     });
-    let of_ones = mini("a body of 0xff throughout".to_owned(), 102, 7, &[u8::MAX; 7]);
+    let of_ones = mini("a body of 0xff throughout".to_owned(), COMPRESSED_DATA, 7, &[u8::MAX; 7]);
     [of_ones].into_iter().chain(bodies).collect()
 }
 

@@ -1,13 +1,17 @@
 //! Hosts that demand TLS, and hosts that refuse it.
 
 use spice_migration::{
-    ClientMessage, caps::MainCapability, link::LinkError, message::client::MigrateDstDoSeamless, state::VERSION,
+    ClientMessage,
+    caps::MainCapability,
+    link::{AuthMechanism, LinkError},
+    message::client::MigrateDstDoSeamless,
+    state::VERSION,
 };
 
 use super::{
     SEMI, cases, check,
     clients::switched,
-    link::{heard_behind_ticket, linked_with, refused, with_sasl},
+    link::{heard_behind_ticket, mechanism_refused, with_mechanism},
 };
 use crate::{
     case::{Context, OrFail, Stop, Verdict},
@@ -142,13 +146,11 @@ async fn session(context: &mut Context) -> Verdict {
 }
 
 async fn sasl(context: &mut Context) -> Verdict {
-    context.start_source(WITH_PASSWORD).await?;
-    refused(&mut with_sasl(context).await?, "L5.3", LinkError::INVALID_DATA).await
+    mechanism_refused(context, WITH_PASSWORD, AuthMechanism::SASL).await
 }
 
 async fn anonymous(context: &mut Context) -> Verdict {
-    context.start_source(WITH_PASSWORD).await?;
-    let mut link = with_sasl(context).await?;
+    let mut link = with_mechanism(context, WITH_PASSWORD, AuthMechanism::SASL).await?;
     // The length of a list of mechanisms, or the magic of a link reply.
     let mut word = [0; 4];
     link.read("an answer to the mechanism", &mut word).await.or_fail("L5.8")?;
@@ -236,9 +238,11 @@ async fn asked_behind_ticket(context: &mut Context) -> Verdict {
     let mut session = context.connect(&client, Place::Source).await?;
     context.announce(Place::Source, Place::Target).await?;
     until!(session.main, MigrateBeginSeamless).await?;
+    let address = context.address(Place::Target);
     let request = ClientMessage::MigrateDstDoSeamless(MigrateDstDoSeamless { src_version: VERSION });
-    let mut main = linked_with(context, Place::Target, session.id, MAIN, &[request]).await?;
-    until!(main, MigrateDstSeamlessAck).await.or_fail("L9.2")
+    let hasty = Client { early: vec![request], ..client };
+    let mut target = hasty.connect_migrating(Place::Target.name(), address, &session).await.or_fail("L9.2")?;
+    until!(target.main, MigrateDstSeamlessAck).await.or_fail("L9.2")
 }
 
 /// Two hosts that demand TLS, and a session at the source.

@@ -104,14 +104,14 @@ pub struct RawLink {
     pub(super) patience: Duration,
     /// Where its bytes are noted, and perhaps cut.
     pub(super) wire: Option<Wire>,
-    /// What goes together with the ticket.
+    /// Messages that go together with the ticket.
     early: Vec<ClientMessage<'static>>,
     trace: Trace,
 }
 
 impl RawLink {
     pub(super) async fn open(client: &Client, name: String, address: SocketAddr) -> Result<Self, Unexpected> {
-        let Client { patience, wire, receive_buffer, tls, trace, .. } = client.clone();
+        let Client { patience, wire, receive_buffer, tls, early, trace, .. } = client.clone();
         let open = async {
             let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
             if let Some(size) = receive_buffer {
@@ -132,7 +132,7 @@ impl RawLink {
         match opened {
             Ok(stream) => {
                 trace.event(&name, &"connected");
-                Ok(Self { stream, address, name, patience, wire, early: Vec::new(), trace })
+                Ok(Self { stream, address, name, patience, wire, early, trace })
             }
             Err(got) => {
                 trace.event(&name, &format_args!("not connected: {got}"));
@@ -215,12 +215,7 @@ impl RawLink {
         Ok(reply)
     }
 
-    /// Has a message go together with the ticket, as from a client that does not await the link result.
-    pub fn send_early(&mut self, message: ClientMessage<'static>) {
-        self.early.push(message);
-    }
-
-    /// Sends mechanism, if both sides select one, and ticket, and [what goes with it](Self::send_early).
+    /// Sends mechanism, if both sides select one, and ticket, and what the client sends early.
     ///
     /// # Errors
     /// When the server's key is none, or see [`Self::send`].

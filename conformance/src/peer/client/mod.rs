@@ -22,7 +22,7 @@ pub use wire::{Cut, Sent, Wire, step};
 use std::{net::SocketAddr, time::Duration};
 
 use spice_migration::{
-    ChannelType, ServerMessage,
+    ChannelType, ClientMessage, ServerMessage,
     caps::{self, CommonCapability, MainCapability},
     link::LinkError,
     message::{ChannelId, server},
@@ -65,6 +65,8 @@ pub struct Client {
     pub wire: Option<Wire>,
     /// The size in bytes of the kernel's receive buffer, if it is to be another than usual.
     pub receive_buffer: Option<u32>,
+    /// What it sends together with the ticket of each link, without awaiting the link result.
+    pub early: Vec<ClientMessage<'static>>,
     /// How it connects, if not in plaintext.
     pub tls: Option<TlsConnector>,
     /// Where everything is recorded.
@@ -82,6 +84,7 @@ impl Client {
             patience,
             wire: None,
             receive_buffer: None,
+            early: Vec::new(),
             tls: None,
             trace,
         }
