@@ -131,7 +131,8 @@ struct RunOptions {
     /// Printed and reported, to repeat a run by; no case makes random choices yet
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// How many cases are run at the same time; the number of cores if not given
+    /// How many cases are run at the same time; the number of cores if not given. Four times as many of those that do little but wait
+    /// are run beside them. A server that runs already takes one after the other
     #[arg(long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
     /// How often each case is run
@@ -301,7 +302,6 @@ fn run(options: &RunOptions) -> Result<Exit, Refusal> {
         };
         let expected = expectations(options, &peer)?;
         let expectations = expected.as_ref().map(|(_, expectations)| expectations.clone()).unwrap_or_default();
-        let jobs = if subject.is_started_afresh() { jobs } else { NonZeroUsize::MIN };
         let plan = Plan { cases, subject, jobs, fail_fast: options.fail_fast, expectations };
         let known = match &expected {
             Some((file, _)) => Some(format!("known deviations: {file}; --expect none for all outcomes as they are")),

@@ -43,7 +43,8 @@ pub struct Plan {
     pub cases: Vec<&'static Case>,
     /// What they are run against.
     pub subject: Subject,
-    /// How many are run at the same time, beside [`WAITING_PER_JOB`] times as many of those that do little but wait.
+    /// How many are run at the same time, beside [`WAITING_PER_JOB`] times as many of those that do little but wait. A subject that is not
+    /// [started afresh](Subject::is_started_afresh) takes one after the other, whatever stands here.
     pub jobs: NonZeroUsize,
     /// Whether no case is started any more after the first unexpected outcome.
     pub fail_fast: bool,
@@ -73,9 +74,10 @@ impl Plan {
     /// Runs the cases, until all have ended or `interrupt` completes. When this returns, no host of theirs is left.
     pub async fn run(&self, interrupt: impl Future<Output = ()>, mut observe: impl FnMut(Progress<'_>)) -> Run {
         let mut interrupt = pin!(interrupt);
+        let alone = !self.subject.is_started_afresh();
         let (working, waiting): (Vec<_>, Vec<_>) =
-            self.cases.iter().copied().enumerate().partition(|(_, case)| !case.waits);
-        let mut working = Queue::new(working, self.jobs.get());
+            self.cases.iter().copied().enumerate().partition(|(_, case)| alone || !case.waits);
+        let mut working = Queue::new(working, if alone { 1 } else { self.jobs.get() });
         let mut waiting = Queue::new(waiting, self.jobs.get() * WAITING_PER_JOB);
         let mut tasks = JoinSet::new();
         let mut running = HashMap::new();
