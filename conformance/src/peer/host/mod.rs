@@ -312,10 +312,15 @@ impl EmbeddedHost {
     }
 
     async fn command(&self, name: &'static str, command: Command) -> Result<(), ControlError> {
-        let (answer, answered) = oneshot::channel();
-        // If the task has ended, the answer's sender is dropped here and the error is seen below.
+        let (answer, mut answered) = oneshot::channel();
         let _ = self.inputs.send(Input::Command(command, answer)).await;
-        let answer = answered.await.unwrap_or_else(|_| Err("the host's task has ended".to_owned()));
+        let answer = tokio::select! {
+            biased;
+            answer = &mut answered => answer.ok(),
+            // What is sent just as the task ends lies in its queue unheard, and with it the answer's sender.
+            () = self.inputs.closed() => answered.try_recv().ok(),
+        };
+        let answer = answer.unwrap_or_else(|| Err("the host's task has ended".to_owned()));
         answer.map_err(|reason| ControlError { party: self.name.clone(), command: name, reason })
     }
 }
