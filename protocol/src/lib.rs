@@ -3,8 +3,12 @@
 //! A SPICE client talks to a server over one connection per channel. Each begins with the [link stage](link), in which both
 //! sides say what they can do ([`caps`]); then messages follow in [frames](frame). This crate parses and writes all of that, the
 //! [messages](message) of every channel's base and of the main channel, where migration takes place, and the
-//! [state] that travels with a channel. It does no I/O, allocates nothing while decoding, and panics on no input: a
-//! program that decodes and encodes everything links without the code to panic (`tests/no_std.rs`).
+//! [state] that travels with a channel. It does no I/O, allocates nothing while decoding, and panics on no input: a test
+//! builds a program that decodes and encodes everything, and that does not link if any code that could panic is left in it
+//! (`tests/no_std.rs`).
+//!
+//! [`migrate`] has the hand-over itself: source and target host, their servers and the client as state machines without I/O, and an
+//! observer that judges a conversation from outside.
 //!
 //! # The three schemes
 //!
@@ -32,7 +36,8 @@
 //! ```
 //!
 //! **Seamless** needs [`SEAMLESS_MIGRATE`](caps::MainCapability::SEAMLESS_MIGRATE) and
-//! [`AGENT_CONNECTED_TOKENS`](caps::MainCapability::AGENT_CONNECTED_TOKENS). Each channel's state is carried over, and nothing is lost:
+//! [`AGENT_CONNECTED_TOKENS`](caps::MainCapability::AGENT_CONNECTED_TOKENS). Each channel's state is carried over, and no message is
+//! lost; caches that the servers reset are:
 //!
 //! ```text
 //! S -> C   MIGRATE_BEGIN_SEAMLESS(T, version)
@@ -113,7 +118,7 @@
 //!
 //! # Features
 //!
-//! - `alloc`: [`frame::Deframer`], which keeps a buffer, and [`caps::CapabilitySet`].
+//! - `alloc`: [`frame::Deframer`], which keeps a buffer, [`caps::CapabilitySet`], and [`migrate`].
 //! - `std` (default): `alloc`, and errors become `std::io::Error` with `?`.
 //! - `arbitrary`: `arbitrary::Arbitrary` for messages, link messages and migration data, whose values are all valid.
 #![no_std]

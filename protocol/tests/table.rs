@@ -11,8 +11,8 @@ const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/MESSAGES.md");
 #[test]
 fn the_table_of_messages_is_generated_from_their_declarations() {
     let mut table = String::from(
-        "All numbers are little-endian. What a field counts or points to lies behind the last of them; an offset counts from \
-         the start of the body.\n",
+        "# The base messages of every channel, and those of main\n\nAll numbers are little-endian. What a field counts or points \
+         to lies behind the last of them; an offset counts from the start of the body.\n",
     );
     section(&mut table, "From servers", ServerMessage::TABLE);
     section(&mut table, "From clients", ClientMessage::TABLE);
@@ -26,7 +26,7 @@ fn the_table_of_messages_is_generated_from_their_declarations() {
 fn section(table: &mut String, title: &str, rows: &[Row]) {
     write!(
         table,
-        "\n# {title}\n\n| id | name | C name | channels | body: byte, field, layout |\n|---|---|---|---|---|\n"
+        "\n## {title}\n\n| id | name | C name | channels | body: byte, field, layout |\n|---|---|---|---|---|\n"
     )
     .unwrap();
     for row in rows {

@@ -12,11 +12,7 @@
 //! A [`Server`] is both servers in one, for a host that the guest comes to and leaves again.
 //!
 //! A role takes inputs with the time at which they come, and returns what is to be done. It has no clock, socket, thread or
-//! randomness; its state can be compared, hashed and copied, so that a model checker can go through all of it. What a role must
-//! not be given in its state is a [`Violation`], which leaves the state as it was: the caller closes the channel that it
-//! came on, and lives on.
-//!
-//! Bodies do not pass through the roles: where one carries data, it says that the data that has just come goes there.
+//! randomness; its state can be compared, hashed and copied, so that a model checker can go through all of it.
 //!
 //! ```
 //! use core::time::Duration;
@@ -35,16 +31,50 @@
 //! );
 //! ```
 //!
+//! # Driving a role
+//!
+//! The caller carries the effects out in order, tells the role what comes of them, and calls it when its [deadline](Role::deadline) has
+//! come. What else there is to keep and to do:
+//!
+//! - The [`Destination`](crate::Destination): a role knows only that there is one. A source's caller puts the host's into each message
+//!   that names it. A client's keeps that of the last announcement, or of MIGRATE_SWITCH_HOST, for
+//!   [`LinkTarget`](client::Effect::LinkTarget) and [`StartAfresh`](client::Effect::StartAfresh).
+//! - The migration data, since bodies do not pass through the roles. A source's caller makes it when MIGRATE_DATA is to be sent. A
+//!   client's keeps what has just come, and sends it on as it is when the role says so. A target's looks at it with
+//!   [`State::for_target`](crate::state::State::for_target), tells the role whether it is `valid`, and goes on from it when the role
+//!   has the channel started.
+//! - A [`Violation`]: the other side has done what it must not in this state, and the role's state is as it was. The caller closes the
+//!   connection that the message came on, tells the role so as of any other that has ended, and lives on. Where it was a host's
+//!   call, nothing is done, and the host is told why.
+//!
+//! The conformance suite has both kinds of driver: `conformance/src/peer/host/task.rs` for hosts with their servers, and
+//! `conformance/src/peer/client/follower.rs` for clients.
+//!
 //! # The designs, compared
 //!
-//! The design mail leaves two questions open, and what shipped answers both differently from what it proposes. The hosts' roles take
-//! all answers, so that they can be compared:
+//! The design mail is Gerd Hoffmann's to spice-devel of 20 September 2011, with the subject "\[RFC PATCH spice 0.8 01/19\]
+//! server/spice.h: semi-seamless migration interface, RHBZ #738266". It quotes these steps of the source's host:
+//!
+//! 1. It names the destination to its server.
+//! 2. It has the server tell the client to connect there.
+//! 3. It waits for the server's callback; the guest runs.
+//! 4. The guest's live stage.
+//! 5. It stops the guest.
+//! 6. It tells its server so, that the client can be handed over in parallel with the rest.
+//! 7. The guest's last stage.
+//! 8. It tells its server that the migration has ended.
+//!
+//! The target's host receives the guest, and waits until its server has completed the client's migration. A proposal that the mail
+//! answers, (B), has the target's server acknowledge that to the client, the client leave the source, and the source make the
+//! target start the guest. The mail declines it, since the client may exit just then.
+//!
+//! What shipped differs from the mail in two points. The hosts' roles take all answers, so that they can be compared:
 //!
 //! - Who waits, so that the guest does not run before its client is there ([`Completion`](source_host::Completion))? *wait*: the target's
 //!   host, for both, which is the mail's answer. *signal*: nobody; the client leaves the source, and the source tells the
-//!   target to start, which is (B) in the mail. *shipped*: the source, for the client to leave, and the guest is started at once.
+//!   target to start, which is (B). *shipped*: the source, for the client to leave, and the guest is started at once.
 //! - When are the clients handed over ([`HandOver`](source_host::HandOver))? *after* the last of the guest has been sent, as shipped, or
-//!   in *parallel* with that, step (6) of the mail.
+//!   in *parallel* with that, as step 6 has it.
 //!
 //! `tests/model` composes the roles of this module with connections that keep order, and goes through every state that they reach
 //! with one client, of each of the three [schemes](Scheme), and two channels. At every moment the migration may be cancelled, copying
@@ -52,8 +82,8 @@
 //! asked for and the target be out of reach, or any connection of the client be cut. Client and server each send an ordinary message
 //! meanwhile. Each of this happens once or not at all, in any order.
 //!
-//! With *wait, after* every rule holds. The mail's reason for it, a client that exits just when it is needed, is what the
-//! target's server sees anyway: its connections end, or its time runs out.
+//! With *wait, after* every rule holds. A client that exits just when it is needed, which is the mail's reason for *wait*, is no
+//! trouble: the target's server sees its connections end, or its time runs out.
 //!
 //! With *signal*, the start of the guest hangs on one word of the source's host. If that is lost, the guest has stopped at the source
 //! and is held at the target for ever (2, 4), even without any client. If it is not, it can still overtake the client (3).

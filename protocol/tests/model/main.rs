@@ -345,7 +345,16 @@ fn table() -> String {
         }
         write!(states, " {} |", findings.states).unwrap();
     }
-    let mut table = String::from("| |");
+    let mut table = String::from(
+        "# Six designs of who waits for whom, and the rules that each keeps\n\n\
+         The first word of a design says who waits so that the guest does not run before its client is there. *wait*: the target's \
+         host, for\nboth. *signal*: nobody; when the client has left the source, the source tells the target to start the guest. \
+         *shipped*, as in QEMU:\nthe source, for the client to leave, and the guest is started at once. The second word says when the \
+         clients are handed over: *after*\nthe last of the guest has been sent, or in *parallel* with that.\n\n\
+         *holds*: in every state that the model reaches. **broken**: not so; the number is that of a shortest counterexample, below. \
+         States are\nthose of all the model's worlds together. `tests/model` explores them, and with UPDATE=1 writes this page.\n\n\
+         | |",
+    );
     DESIGNS.iter().for_each(|(_, _, design)| write!(table, " {design} |").unwrap());
     writeln!(table, "\n|---|{}", "---|".repeat(DESIGNS.len())).unwrap();
     rows.iter().chain([&states]).for_each(|row| writeln!(table, "{row}").unwrap());
