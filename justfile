@@ -1,6 +1,8 @@
-# One recipe per check. `.ci/run` does the same without needing just.
+# Recipes for the checks that one runs by themselves. CI runs `.ci/run`, which needs no just, and looks at more: the direction of
+# dependencies, what `cargo package` makes of the protocol crate, the lints of each of its sets of features and of what is built with
+# spice-common, and the tests of spice-common's code. The advisories, which need the network, are looked at here alone.
 
-# Everything that CI runs, but for the installation of packages.
+# Most of what CI runs, and the advisories.
 ci: format lint docs deny features test model differential run instructions (fuzz "5")
 
 # The sources are formatted.

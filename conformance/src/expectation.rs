@@ -7,12 +7,39 @@
 //! requirement = "L6.2"
 //! version = "0.15.1"
 //! reason = "the channel is looked up for the reply's capabilities, which there are none of"
+//!
+//! [[deviation]]
+//! case = "malformed/values/port-compressed-data"
+//! outcome = "fail"
+//! requirement = "M5.7"
+//! version = "0.15.1"
+//! liveness = "exited"
+//! signal = 5
+//! reason = "the size is taken as an int: 2^31 becomes negative, and g_malloc ends the process"
+//!
+//! [[seen]]
+//! requirement = "S8.1"
+//! version = "0.15.1"
+//! sometimes = true
+//! reason = "ATTACH_CHANNELS is answered after MIGRATE, too"
+//! cases = ["message/migrating/main-attach-channels", "message/flushed/main-attach-channels"]
 //! ```
 //!
-//! An entry is about one case. Where `version` is given, it holds for peers of that version alone; where `liveness` and `signal`
-//! are, a host must have ended so. An entry whose case passes is stale, and fails the run until it is removed; one that holds
-//! `sometimes`, because it hangs on a race or on what lies in memory, never is. A `[[seen]]` entry is about what the observer sees in
-//! cases that are about something else: the requirement, the reason, and the cases. It, too, is stale where it is not seen.
+//! Ids are exact: patterns are refused, and so is an id that no case has. A `[[deviation]]` is about one case, and a version has one
+//! for it at most. Its `requirement` is the one that the case fails for; nothing compares that where the case is inconclusive, or
+//! fails for nothing but the death of its host.
+//!
+//! If `liveness` is set, a host must have ended in exactly that way: `unresponsive` or `exited`, and if `signal` is set, too, by that
+//! signal. If it is not, all hosts must be alive, unless the entry holds `sometimes`; a `signal` alone is not looked at.
+//!
+//! Where `version` is given, an entry holds for peers of that version alone. Of a server that runs already no version is known: every
+//! entry of the file holds for it.
+//!
+//! An entry whose case passes is stale, and fails the run until it is removed; one that holds `sometimes`, because it hangs on a race or
+//! on what lies in memory, never is.
+//!
+//! A `[[seen]]` entry is about what the observer sees in cases that are about something else: the requirement, the reason, and the
+//! cases. It, too, is stale where it is not seen.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
