@@ -95,6 +95,12 @@ impl Context {
         self.subject.patience()
     }
 
+    /// The same where a server's timeout would bring it, too, in the end.
+    #[must_use]
+    pub fn soon(&self) -> Duration {
+        self.patience().min(self.subject.migrate_timeout() / 2)
+    }
+
     /// A client that can do everything and knows the hosts' password.
     #[must_use]
     pub fn client(&self) -> Client {
@@ -208,13 +214,15 @@ impl Context {
     ///
     /// # Errors
     /// When the host's server does not serve it.
-    pub async fn connect(&mut self, client: &Client, place: Place) -> Result<Session, Unexpected> {
+    pub async fn connect(&mut self, client: &Client, place: Place) -> Result<Session, Stop> {
         let address = self.address(place);
-        let mut session = client.connect(place.name(), address).await?;
+        let session = client.connect(place.name(), address).await?;
         self.served = true;
         // Without these, cases about their messages would have nothing to judge.
         for channel_type in [ChannelType::DISPLAY, ChannelType::INPUTS, ChannelType::CURSOR] {
-            session.child(channel_type)?;
+            if !session.offered.iter().any(|offered| offered.channel_type == channel_type) {
+                return Err(Stop::NotApplicable(format!("the server has no {channel_type} channel")));
+            }
         }
         Ok(session)
     }
@@ -318,14 +326,15 @@ impl Context {
     }
 
     /// Asks each host that the case started whether its process lives, its control answers, and it serves a new client if it
-    /// serves any.
+    /// serves any: one that a guest and its clients have left need not.
     pub async fn liveness(&mut self) -> Vec<(String, Liveness)> {
         let (patience, client) = (self.patience(), self.client());
         let mut all = Vec::new();
         for host in &mut self.hosts {
             let address = host.spice_tls().filter(|_| self.tls.is_some()).unwrap_or_else(|| host.spice());
             let mut liveness = host.liveness(patience).await;
-            if liveness == Liveness::Alive && !self.void {
+            let left = host.seen(HostEvent::ClientMigrationCompleted);
+            if liveness == Liveness::Alive && !self.void && !left {
                 let probe = client.connect_main(&format!("{}/probe", host.name()), address).await;
                 liveness = match probe {
                     Ok(session) => {

@@ -75,8 +75,8 @@ async fn each_defect_is_caught_by_the_cases_of_its_requirement_and_every_case_ca
 
     let page = format!(
         "# Defects of the reference hosts, and the cases that catch them\n\n\
-         `spice-conformance selfcheck` makes this table anew; `tests/defects.rs` fails when a defect is caught by no case, when a \
-         case catches none,\nand when this page is stale (UPDATE=1 writes it).\n\n{}",
+         `spice-conformance selfcheck` tries each of them anew, and prints a line for it. `tests/defects.rs` fails when a defect is \
+         caught by\nno case, when a case catches none, and when this page is stale; with UPDATE=1 it writes the page.\n\n{}",
         selfcheck::table(&rows)
     );
     if env::var_os("UPDATE").is_some() {

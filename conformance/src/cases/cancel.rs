@@ -32,6 +32,11 @@ cases! {
         sends "MIGRATE_CONNECT_ERROR; the VM migration is begun and cancelled; ATTACH_CHANNELS"
         expects "no MIGRATE_CANCEL before CHANNELS_LIST"
         => untold_after_connect_error;
+    "cancel/untold/vm-failed" ["S5.2"] Must
+        "A client that had not connected is not told MIGRATE_CANCEL when the VM migration fails, either"
+        sends "MIGRATE_CONNECT_ERROR; a VM migration that fails; ATTACH_CHANNELS"
+        expects "no MIGRATE_CANCEL before CHANNELS_LIST"
+        => untold_of_failure;
     "cancel/session/kept" ["S5.4"] Must
         "After MIGRATE_CANCEL the session at the source goes on"
         sends "MIGRATE_CONNECTED; the VM migration is begun and cancelled; ATTACH_CHANNELS"
@@ -86,25 +91,45 @@ async fn told_seamless(context: &mut Context) -> Verdict {
 
 async fn told_of_failure(context: &mut Context) -> Verdict {
     let Prepared { mut source, target: _target, .. } = prepared(context).await?;
-    let patience = context.patience();
-    let host = context.host(Place::Source);
-    host.migrate_to_nowhere().await?;
-    host.wait_for(HostEvent::MigrationFailed, patience).await?;
+    fail_migration(context).await?;
     until!(source.main, MigrateCancel).await.or_fail("S5.3")?;
     context.note_called_off(Scheme::Failed);
     Ok(())
 }
 
 async fn untold_after_connect_error(context: &mut Context) -> Verdict {
+    let mut session = unconnected(context).await?;
+    context.cancel_migration().await?;
+    session.list_channels().await?;
+    not_cancelled(&session, "S5.2")?;
+    context.note_called_off(Scheme::Cancelled);
+    Ok(())
+}
+
+async fn untold_of_failure(context: &mut Context) -> Verdict {
+    let mut session = unconnected(context).await?;
+    fail_migration(context).await?;
+    session.list_channels().await?;
+    not_cancelled(&session, "S5.2")?;
+    context.note_called_off(Scheme::Failed);
+    Ok(())
+}
+
+/// A session whose client could not connect to the target.
+async fn unconnected(context: &mut Context) -> Result<Session, Stop> {
     let (_, mut session) = connected(context).await?;
     context.announce(Place::Source, Place::Target).await?;
     until!(session.main, MigrateBegin).await?;
     session.main.send(ClientMessage::MigrateConnectError);
     session.list_channels().await?;
-    context.cancel_migration().await?;
-    session.list_channels().await?;
-    not_cancelled(&session, "S5.2")?;
-    context.note_called_off(Scheme::Cancelled);
+    Ok(session)
+}
+
+async fn fail_migration(context: &mut Context) -> Verdict {
+    let patience = context.patience();
+    let host = context.host(Place::Source);
+    host.migrate_to_nowhere().await?;
+    host.wait_for(HostEvent::MigrationFailed, patience).await?;
     Ok(())
 }
 

@@ -136,9 +136,23 @@ async fn judge(context: &mut Context, situation: Situation, channel_type: Channe
             }
             is_linked(linked, situation)?;
         }
-        Deed::HalfClosed => sessions.channel(situation, channel_type)?.finish(),
+        Deed::HalfClosed => {
+            let limit =
+                if situation == Situation::GuestCameSeamless { situation.patience(context) } else { context.soon() };
+            let channel = sessions.channel(situation, channel_type)?;
+            channel.finish();
+            // Only then has the server noticed for sure. Of one that is not started yet, it need not before that.
+            if !waits(situation) {
+                channel.closed_within(limit).await.or_fail(requirement)?;
+            }
+        }
     }
-    let lost = (deed == Deed::HalfClosed).then_some(channel_type);
+    // Of two, either may stay.
+    let lost = match deed {
+        Deed::HalfClosed => Some(channel_type),
+        Deed::Twice if !waits(situation) => Some(channel_type),
+        _ => None,
+    };
     sessions.go_on(situation, lost).await.or_fail(requirement)?;
     match deed {
         Deed::Twice => {
@@ -157,11 +171,11 @@ async fn judge(context: &mut Context, situation: Situation, channel_type: Channe
             let client = context.client();
             context.connect_main(&client, situation.place()).await.or_fail(requirement)?;
         }
-        Deed::Closed => {}
-        Deed::HalfClosed => {
-            let limit = situation.patience(context);
+        Deed::HalfClosed if waits(situation) => {
+            let limit = context.soon();
             sessions.channel(situation, channel_type)?.closed_within(limit).await.or_fail(requirement)?;
         }
+        Deed::Closed | Deed::HalfClosed => {}
     }
     Ok(())
 }

@@ -1,6 +1,5 @@
-//! Another client, in every situation of a server: it takes the place of the one that is there, and loses nothing by it.
-
-use std::net::SocketAddr;
+//! Another client, in every situation of a server: it takes the place of the one that is there, and loses nothing by it; one that is
+//! refused takes nobody's.
 
 use spice_migration::{ClientMessage, ServerMessage, link::LinkError};
 
@@ -11,7 +10,7 @@ use crate::{
     migration::restart,
     peer::client::{Channel, Session, is, until},
     situation::{GuestMove, Situation},
-    subject::{HostEvent, Void},
+    subject::{Destination, HostEvent, Void},
 };
 
 /// The session of a client that comes from another source than the one that the case knows.
@@ -35,6 +34,22 @@ pub(super) fn cases() -> Vec<Case> {
         if situation.place() == Place::Target {
             cases.push(case(situation, Newcomer::Arriving));
             cases.push(case(situation, Newcomer::Successor));
+        }
+        if situation.tells_whether_it_goes_on() {
+            cases.push(Case {
+                id: format!("clients/{}/refused", situation.name()).into(),
+                title: format!("A client that is refused takes nobody's place in {}", situation.description()).into(),
+                requirements: &["L7.4"],
+                level: Level::Must,
+                sent: format!(
+                    "in {}: a link of main without a ticket, which is left open, and one with a wrong ticket",
+                    situation.description()
+                )
+                .into(),
+                expected: "PERMISSION_DENIED for the latter; the session that is there goes on".into(),
+                waits: false,
+                run: run(move |context| Box::pin(refused(context, situation))),
+            });
         }
     }
     for (name, ticket) in [("wrong", "another"), ("missing", "")] {
@@ -114,7 +129,7 @@ async fn judge(context: &mut Context, situation: Situation, newcomer: Newcomer) 
     // While the display of spice-server 0.15.1 waits for its data, nobody is served; that is P2.
     client.patience += context.subject.migrate_timeout();
     // A client that has been sent away is dropped in the end, whoever comes.
-    let soon = patience.min(context.subject.migrate_timeout() / 2);
+    let soon = context.soon();
     let mut kept = None;
     if newcomer == Newcomer::Successor {
         first.close().await;
@@ -162,9 +177,11 @@ async fn newcomer_is_sent(context: &mut Context, situation: Situation, mut sessi
     context.migrate(Place::Source, Place::Target).await?;
     let requirement = if situation == Situation::Agreed { "S4.4" } else { "S1.7" };
     let sent = switched(&mut session.main).await;
+    let given = context.given_destination(Place::Target);
     let asked = session.main.taken.iter().find(|received| is!(received, MigrateBegin | MigrateBeginSeamless));
     check_absent(asked, "S1.7", &session.main, "no announcement for one that came later")?;
-    sent.or_fail(requirement)?;
+    let told = sent.or_fail(requirement)?;
+    check(told == given, "S1.7", &session.main.name, format_args!("{given:?}"), format_args!("{told:?}"))?;
     session.close().await;
     context.happened(Place::Source, HostEvent::ClientMigrationCompleted, limit).await.or_fail(requirement)?;
     let client = context.client();
@@ -172,18 +189,32 @@ async fn newcomer_is_sent(context: &mut Context, situation: Situation, mut sessi
     Ok(())
 }
 
-/// Waits for MIGRATE_SWITCH_HOST, in vain once another scheme is completed.
-pub(super) async fn switched(main: &mut Channel) -> Result<(), Unexpected> {
+/// Waits for MIGRATE_SWITCH_HOST, in vain once another scheme is completed. Returns where it sends the client.
+pub(super) async fn switched(main: &mut Channel) -> Result<Destination, Unexpected> {
     let completes = |message: &ServerMessage<'_>| match message {
-        ServerMessage::MigrateSwitchHost(_) => Some(None),
-        ServerMessage::Migrate(_) => Some(Some("MIGRATE")),
-        ServerMessage::MigrateEnd => Some(Some("MIGRATE_END")),
+        ServerMessage::MigrateSwitchHost(_) => Destination::told(message).map(Ok),
+        ServerMessage::Migrate(_) => Some(Err("MIGRATE")),
+        ServerMessage::MigrateEnd => Some(Err("MIGRATE_END")),
         _ => None,
     };
     match main.until("MIGRATE_SWITCH_HOST", completes).await? {
-        None => Ok(()),
-        Some(other) => Err(main.unexpected("MIGRATE_SWITCH_HOST", other)),
+        Ok(destination) => Ok(destination),
+        Err(other) => Err(main.unexpected("MIGRATE_SWITCH_HOST", other)),
     }
+}
+
+async fn refused(context: &mut Context, situation: Situation) -> Verdict {
+    let place = situation.place();
+    let mut sessions = situation.reach_with(context, Setup { password: true, ..Setup::NOTHING }).await?;
+    let (client, address) = (context.client(), context.address(place));
+    let mut unfinished = client.open(place.name(), MAIN, address).await?;
+    unfinished.request(&client.request(0, MAIN)).await?;
+    unfinished.reply().await?;
+    let denied = refused_link(context, place, 0, "another").await?;
+    check(denied == LinkError::PERMISSION_DENIED, "L5.1", place.name(), LinkError::PERMISSION_DENIED, denied)?;
+    sessions.go_on(situation, None).await.or_fail("L7.4")?;
+    drop(unfinished);
+    Ok(())
 }
 
 async fn wrong_ticket(context: &mut Context, ticket: &str) -> Verdict {
@@ -191,8 +222,7 @@ async fn wrong_ticket(context: &mut Context, ticket: &str) -> Verdict {
     context.start_pair(Setup { password: true, ..Setup::default() }).await?;
     let client = context.client().with_main(SEMI);
     let session = context.connect(&client, source).await?;
-    let address = context.address(target);
-    let denied = refused_link(context, &session, address, ticket).await?;
+    let denied = refused_link(context, target, session.id, ticket).await?;
     check(denied == LinkError::PERMISSION_DENIED, "L5.1", target.name(), LinkError::PERMISSION_DENIED, denied)?;
     let prepared = context.prepare(&client, session, source, target).await?;
     context.complete(prepared, source, target).await?.close().await;
@@ -207,8 +237,7 @@ async fn expired_ticket(context: &mut Context) -> Verdict {
     context.announce(source, target).await?;
     until!(session.main, MigrateBegin).await?;
     context.void_password(target, Void::Expired).await?;
-    let address = context.address(target);
-    let denied = refused_link(context, &session, address, &client.password).await?;
+    let denied = refused_link(context, target, session.id, &client.password).await?;
     check(denied == LinkError::PERMISSION_DENIED, "L5.5", target.name(), LinkError::PERMISSION_DENIED, denied)?;
     session.main.send(ClientMessage::MigrateConnectError);
     session.list_channels().await?;
@@ -218,16 +247,16 @@ async fn expired_ticket(context: &mut Context) -> Verdict {
     Ok(())
 }
 
-/// The result of a link to the target with a ticket that should be refused.
+/// The result of a link of main with a ticket that should be refused.
 async fn refused_link(
-    context: &Context,
-    session: &Session,
-    address: SocketAddr,
+    context: &mut Context,
+    place: Place,
+    connection_id: u32,
     password: &str,
 ) -> Result<LinkError, Stop> {
-    let client = context.client();
-    let mut link = client.open(Place::Target.name(), MAIN, address).await?;
-    let request = client.request(session.id, MAIN);
+    let (client, address) = (context.client(), context.address(place));
+    let mut link = client.open(place.name(), MAIN, address).await?;
+    let request = client.request(connection_id, MAIN);
     link.request(&request).await?;
     let reply = link.reply().await?;
     link.authenticate(&request, &reply, password).await?;

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use spice_migration::{
     ChannelType, ClientMessage, Data,
-    state::{JpegWanCompression, PendingWrite, State},
+    state::{JpegWanCompression, State},
 };
 
 use super::{
@@ -638,12 +638,11 @@ async fn judge_altered(
             channel.closed_within(patience).await.or_fail("T6")?;
         }
     }
-    if channel_type != ChannelType::MAIN {
-        deliver(&target.main, &good_main);
-        let requirement = if demand == Demand::Refuse { requirement } else { "T6" };
-        until!(target.main, MultiMediaTime).await.or_fail(requirement)?;
+    if channel_type == ChannelType::MAIN {
+        return Ok(());
     }
-    Ok(())
+    let requirement = if demand == Demand::Refuse { requirement } else { "T6" };
+    goes_on(target, channel_type, &good_main, requirement).await
 }
 
 async fn judge_early(context: &mut Context, channel_type: ChannelType, change: Change) -> Verdict {
@@ -652,11 +651,18 @@ async fn judge_early(context: &mut Context, channel_type: ChannelType, change: C
     change.make(&mut data);
     let requirement = bad(channel_type)[0];
     refused(target.channel(channel_type)?, &data, requirement).await?;
-    if channel_type != ChannelType::MAIN {
-        deliver(&target.main, &idle_data(ChannelType::MAIN));
-        until!(target.main, MultiMediaTime).await.or_fail(requirement)?;
+    match channel_type {
+        ChannelType::MAIN => Ok(()),
+        _ => goes_on(&mut target, channel_type, &idle_data(ChannelType::MAIN), requirement).await,
     }
-    Ok(())
+}
+
+/// Has main take its data, and sees to it that no channel has ended but the one that should.
+async fn goes_on(target: &mut Session, lost: ChannelType, main: &[u8], requirement: &'static str) -> Verdict {
+    deliver(&target.main, main);
+    until!(target.main, MultiMediaTime).await.or_fail(requirement)?;
+    let mut others = target.channels().filter(|channel| channel.id.channel_type != lost);
+    others.try_for_each(|channel| check_open(channel, requirement))
 }
 
 async fn judge_undue(context: &mut Context, channel_type: ChannelType, undue: Undue) -> Verdict {
@@ -668,9 +674,7 @@ async fn judge_undue(context: &mut Context, channel_type: ChannelType, undue: Un
             deliver(channel, &idle_data(channel_type));
             channel.closed_within(patience).await.or_fail("T6.5")?;
             if channel_type != ChannelType::MAIN {
-                let main = sessions.channel(situation, ChannelType::MAIN)?;
-                main.send(ClientMessage::AttachChannels);
-                until!(main, ChannelsList).await.or_fail("T6.5")?;
+                sessions.go_on(situation, Some(channel_type)).await.or_fail("T6.5")?;
             }
         }
         Undue::Again => {
@@ -683,8 +687,7 @@ async fn judge_undue(context: &mut Context, channel_type: ChannelType, undue: Un
             deliver(channel, &data);
             channel.closed_within(patience).await.or_fail("T6.5")?;
             if channel_type != ChannelType::MAIN {
-                deliver(&target.main, &good_main);
-                until!(target.main, MultiMediaTime).await.or_fail("T6.5")?;
+                goes_on(target, channel_type, &good_main, "T6.5").await?;
             }
         }
     }
@@ -723,6 +726,8 @@ async fn judge_before(context: &mut Context, before: Before) -> Verdict {
             // LZ4's way to say nothing is a byte of zero.
             port.send(ClientMessage::Unknown { id: COMPRESSED_DATA, body: Data(&[LZ4, 0, 0, 0, 0, 0]) });
             port.send(BYTE);
+            // So that the device has had it before the guest stops.
+            source.list_channels().await?;
         }
         Before::Much => (0..MUCH).for_each(|_| port.send(BYTE)),
     }
@@ -732,17 +737,20 @@ async fn judge_before(context: &mut Context, before: Before) -> Verdict {
         match take_data(channel).await {
             Ok(Some(data)) if channel_type == ChannelType::PORT => {
                 let state = State::for_target(channel_type, JpegWanCompression::Never, &data);
-                let unread =
-                    matches!(&state, Ok(State::SpiceVmc(state)) if state.device.pending != PendingWrite::default());
-                let as_it_should = state.is_ok() && (!unread || before == Before::Much);
+                let unread = match &state {
+                    Ok(State::SpiceVmc(state)) => state.device.pending.data.0,
+                    _ => &[],
+                };
+                let most = if before == Before::Much { MUCH } else { 0 };
+                let as_it_should = state.is_ok() && unread.len() <= most && unread.iter().all(|byte| *byte == b'\n');
                 let got = format!("{} bytes, {}", data.len(), data.escape_ascii());
                 check(as_it_should, requirement, &channel.name, before.expected(), got)?;
                 deliver(target.channel(channel_type)?, &data);
             }
             Ok(Some(data)) => deliver(target.channel(channel_type)?, &data),
             Ok(None) => {}
-            // It may have cost the client that channel.
-            Err(_) if channel_type == ChannelType::PORT && channel.has_ended().is_some() => {
+            // What makes no sense may have cost the client that channel.
+            Err(_) if channel_type == ChannelType::PORT && before != Before::Much && channel.has_ended().is_some() => {
                 target.take_child(channel_type)?.close().await;
             }
             Err(unexpected) => return Err(unexpected).or_fail(requirement),

@@ -57,12 +57,12 @@ cases! {
         => large_size;
     "link/capabilities/too-many" ["L3.3"] Must
         "More than 1024 capability words are refused with INVALID_DATA"
-        sends "a link message with num_common_caps = 1025"
+        sends "link messages with num_common_caps or num_channel_caps = 1025 or 2^30"
         expects "a link reply with INVALID_DATA, then the end of the connection"
         => too_many_words;
     "link/capabilities/outside" ["L3.4"] Must
         "Capability words that lie outside the message are refused with INVALID_DATA"
-        sends "a link message with two words and num_channel_caps = 2"
+        sends "link messages with two words and num_channel_caps = 2, and with caps_offset = 0 or 17"
         expects "a link reply with INVALID_DATA, then the end of the connection"
         => words_outside;
     "link/message/gaps" ["L3.5"] Should
@@ -186,17 +186,36 @@ async fn large_size(context: &mut Context) -> Verdict {
 }
 
 async fn too_many_words(context: &mut Context) -> Verdict {
-    let (client, mut link) = open(context, Setup::default()).await?;
-    let bytes = with_number(client.request(0, MAIN).to_bytes(), NUM_COMMON_CAPS, limits::MAX_CAPABILITY_WORDS + 1);
-    link.send("link message with 1025 common words", &bytes).await?;
-    refused(&mut link, "L3.3", LinkError::INVALID_DATA).await
+    context.start_source(Setup::default()).await?;
+    // Four times 2^30 is 0 in 32 bits.
+    for words in [limits::MAX_CAPABILITY_WORDS + 1, 1 << 30] {
+        number_refused(context, "L3.3", ("num_common_caps", NUM_COMMON_CAPS), words).await?;
+        number_refused(context, "L3.3", ("num_channel_caps", NUM_CHANNEL_CAPS), words).await?;
+    }
+    Ok(())
 }
 
 async fn words_outside(context: &mut Context) -> Verdict {
-    let (client, mut link) = open(context, Setup::default()).await?;
-    let bytes = with_number(client.request(0, MAIN).to_bytes(), NUM_CHANNEL_CAPS, 2);
-    link.send("link message with one word and num_channel_caps = 2", &bytes).await?;
-    refused(&mut link, "L3.4", LinkError::INVALID_DATA).await
+    context.start_source(Setup::default()).await?;
+    number_refused(context, "L3.4", ("num_channel_caps", NUM_CHANNEL_CAPS), 2).await?;
+    for offset in [0, LINK_MESSAGE_LEN as u32 - 1] {
+        number_refused(context, "L3.4", ("caps_offset", CAPS_OFFSET), offset).await?;
+    }
+    Ok(())
+}
+
+/// Sends a link message with one number that makes no sense.
+async fn number_refused(
+    context: &mut Context,
+    requirement: &'static str,
+    (name, at): (&str, usize),
+    number: u32,
+) -> Verdict {
+    let (client, address) = (context.client(), context.address(Place::Source));
+    let mut link = client.open(Place::Source.name(), MAIN, address).await?;
+    let bytes = with_number(client.request(0, MAIN).to_bytes(), at, number);
+    link.send(&format!("link message with {name} = {number}"), &bytes).await?;
+    refused(&mut link, requirement, LinkError::INVALID_DATA).await
 }
 
 async fn gaps(context: &mut Context) -> Verdict {

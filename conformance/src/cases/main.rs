@@ -1,7 +1,8 @@
 //! The main channel before any migration.
 
 use spice_migration::{
-    ClientMessage, Data, caps::CommonCapability, frame::HeaderKind, link::LinkError, message::client as say,
+    ClientMessage, Data, ServerMessage, caps::CommonCapability, frame::HeaderKind, link::LinkError,
+    message::client as say,
 };
 
 use super::{SEMI, cases, check_absent};
@@ -86,9 +87,13 @@ async fn name_asked(context: &mut Context) -> Verdict {
             false => Err(Stop::NotApplicable("its host may have given it neither name nor UUID".to_owned())),
         };
     }
-    until!(session.main, Name).await.or_fail("M1.2")?;
-    until!(session.main, Uuid).await.or_fail("M1.2")?;
-    Ok(())
+    let (mut name, mut uuid) = (false, false);
+    let both = session.main.until("NAME and UUID", |message| {
+        name |= matches!(message, ServerMessage::Name(_));
+        uuid |= matches!(message, ServerMessage::Uuid(_));
+        (name && uuid).then_some(())
+    });
+    both.await.or_fail("M1.2")
 }
 
 async fn name_not_asked(context: &mut Context) -> Verdict {

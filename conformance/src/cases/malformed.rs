@@ -71,6 +71,8 @@ struct Trials {
     follows: Follows,
     /// Whether display has had DISPLAY_INIT before.
     initialised: bool,
+    /// Whether another client is connected, whose session must go on.
+    bystander: bool,
     all: Vec<Malformed>,
 }
 
@@ -82,7 +84,14 @@ pub(super) fn cases() -> Vec<Case> {
         let called = c_name(&example);
         // One of several ends spice-server 0.15.1, whatever its length.
         let initialised = name != "init";
-        let trials = |requirement, follows, all| Trials { requirement, channel_type, follows, initialised, all };
+        let trials = |requirement, follows, all| Trials {
+            requirement,
+            channel_type,
+            follows,
+            initialised,
+            bystander: false,
+            all,
+        };
         if !is_opaque(&example) && !body(&example).is_empty() {
             let title = format!("{called} with too short a body harms nobody else on {channel_type}");
             cases.push(case(id("short"), title, trials("M5.1", Follows::EndInTheEnd, too_short(&example))));
@@ -112,21 +121,30 @@ pub(super) fn cases() -> Vec<Case> {
         let example = Example { channel_type, name: "data", message: data };
         let title = format!("The header of data that announces 2 GiB and more ends the channel {channel_type}");
         let (requirement, follows, all) = ("M5.2", Follows::End, oversized(&example));
-        let trials = Trials { requirement, channel_type, follows, initialised: true, all };
+        let trials = Trials { requirement, channel_type, follows, initialised: true, bystander: false, all };
         cases.push(case(format!("malformed/oversized/{channel_type}-data"), title, trials));
     }
     let title = "COMPRESSED_DATA with values that make no sense harms nobody else on port".to_owned();
     let (channel_type, follows) = (ChannelType::PORT, Follows::EndInTheEnd);
-    let trials = Trials { requirement: "M5.7", channel_type, follows, initialised: true, all: compressed() };
+    let trials =
+        Trials { requirement: "M5.7", channel_type, follows, initialised: true, bystander: false, all: compressed() };
     cases.push(case("malformed/values/port-compressed-data".to_owned(), title, trials));
     let title = "A display channel that ends before its first message harms nobody else".to_owned();
     let nothing = vec![Malformed { what: "nothing".to_owned(), headers: HeaderKind::Mini, bytes: Vec::new() }];
     let id = "malformed/no-init/display".to_owned();
     let (channel_type, follows) = (ChannelType::DISPLAY, Follows::EndInTheEnd);
-    let trials = Trials { requirement: "M5.4", channel_type, follows, initialised: false, all: nothing };
+    let trials =
+        Trials { requirement: "M5.4", channel_type, follows, initialised: false, bystander: false, all: nothing };
     cases.push(case(id, title, trials));
     for channel_type in CHANNELS {
-        let trials = |requirement, follows, all| Trials { requirement, channel_type, follows, initialised: true, all };
+        let trials = |requirement, follows, all| Trials {
+            requirement,
+            channel_type,
+            follows,
+            initialised: true,
+            bystander: false,
+            all,
+        };
         let id = |topic| format!("malformed/{topic}/{channel_type}");
         let title = format!("A message of a type that {channel_type} does not have ends that channel");
         cases.push(case(id("unknown"), title, trials("M4.1", Follows::End, unknown(channel_type))));
@@ -137,6 +155,11 @@ pub(super) fn cases() -> Vec<Case> {
         cases.push(case(id("sub-list"), title, trials("M5.5", Follows::EndInTheEnd, sub_lists())));
         let title = format!("A client's serials that do not count harm nobody else on {channel_type}");
         cases.push(case(id("serial"), title, trials("M5.6", Follows::EndInTheEnd, serials())));
+        let title = format!("What one client sends malformed on {channel_type} costs no other client anything");
+        let pong = Example { channel_type, name: "pong", message: PONG };
+        let all = [too_short(&pong), half_headers(), sub_lists(), serials()].into_iter().flatten();
+        let trials = trials("M5.9", Follows::EndInTheEnd, all.collect());
+        cases.push(case(id("bystander"), title, Trials { bystander: true, ..trials }));
     }
     cases
 }
@@ -179,6 +202,7 @@ fn requirements(requirement: &'static str) -> &'static [&'static str] {
         "M5.4" => &["M5.4"],
         "M5.5" => &["M5.5"],
         "M5.6" => &["M5.6"],
+        "M5.9" => &["M5.9"],
         _ => &["M5.7"],
     }
 }
@@ -347,10 +371,16 @@ fn header(kind: HeaderKind, header: Header) -> Vec<u8> {
 // How it is judged.
 
 async fn judge(context: &mut Context, trials: Arc<Trials>) -> Verdict {
-    let Trials { requirement, channel_type, follows, initialised, all } = &*trials;
+    let Trials { requirement, channel_type, follows, initialised, bystander, all } = &*trials;
     let (requirement, channel_type) = (*requirement, *channel_type);
     let port_and_smartcard = matches!(channel_type, ChannelType::PORT | ChannelType::SMARTCARD);
-    context.start_source(Setup { port_and_smartcard, ..Setup::NOTHING }).await?;
+    let several_clients = *bystander;
+    context.start_source(Setup { port_and_smartcard, several_clients, ..Setup::NOTHING }).await?;
+    let client = context.client();
+    let mut other = match bystander {
+        true => Some(context.connect_main(&client, Place::Source).await?),
+        false => None,
+    };
     let mut before: Option<&str> = None;
     for Malformed { what, headers, bytes } in all {
         let mut client = context.client();
@@ -379,6 +409,9 @@ async fn judge(context: &mut Context, trials: Arc<Trials>) -> Verdict {
             session.list_channels().await.map_err(|unexpected| after(requirement, what, unexpected))?;
         }
         session.close().await;
+        if let Some(other) = &mut other {
+            other.list_channels().await.map_err(|unexpected| after(requirement, what, unexpected))?;
+        }
         before = Some(what);
     }
     Ok(())

@@ -16,7 +16,7 @@ use crate::{
     situation::Situation,
 };
 
-use super::check_absent;
+use super::{check_absent, seamless::UNSUPPORTED_VERSION};
 
 /// A message that a client can send, whole and well-formed.
 #[derive(Clone, Copy, Debug)]
@@ -160,7 +160,7 @@ async fn judge(context: &mut Context, situation: Situation, example: Example) ->
     let requirement = requirements[0];
     let limit = situation.patience(context);
     // A client that has been sent away is dropped in the end, whatever it says.
-    let soon = limit.min(context.subject.migrate_timeout() / 2);
+    let soon = context.soon();
     let mut sessions = situation.reach(context).await?;
     let channel = sessions.channel(situation, example.channel_type)?;
     let before = channel.taken.len();
@@ -171,7 +171,25 @@ async fn judge(context: &mut Context, situation: Situation, example: Example) ->
         }
         Follows::Cancel => until!(channel, MigrateCancel).await.or_fail(requirement)?,
         Follows::NoCancel | Follows::Silence | Follows::Anything => {
-            // Whatever follows comes before the server closes, which it does because nothing more is sent.
+            // An answer to what is sent behind it shows that none to the message is on its way any more: what a server has not sent
+            // when it notices that the client is gone, it may throw away.
+            match follows {
+                Follows::NoCancel => {
+                    channel.send(ClientMessage::AttachChannels);
+                    until!(channel, ChannelsList).await.or_fail(requirement)?;
+                }
+                Follows::Silence => {
+                    let src_version = UNSUPPORTED_VERSION;
+                    channel.send(ClientMessage::MigrateDstDoSeamless(client::MigrateDstDoSeamless { src_version }));
+                    until!(channel, MigrateDstSeamlessNack).await?;
+                }
+                // It may also end the channel.
+                _ if situation.serves() && example.channel_type == ChannelType::MAIN => {
+                    channel.send(ClientMessage::AttachChannels);
+                    let _ = until!(channel, ChannelsList).await;
+                }
+                _ => {}
+            }
             channel.finish();
             channel.closed_within(limit).await.or_fail(requirement)?;
             let followed = &channel.taken[before..];

@@ -10,7 +10,7 @@ use crate::{
     migration::{Prepared, relay, restart},
     peer::client::{Client, is, until},
     situation::{SEMI_AND_NAME, Situation},
-    subject::HostEvent,
+    subject::{Destination, HostEvent},
 };
 
 /// How the first attempt ends.
@@ -135,10 +135,16 @@ async fn second_announcement(context: &mut Context) -> Verdict {
     // What the server says at once comes before this.
     let before = session.main.taken.len();
     session.list_channels().await?;
-    if !session.main.taken[before..].iter().any(|received| is!(received, MigrateBegin)) {
-        session.main.send(ClientMessage::MigrateConnectError);
-        until!(session.main, MigrateBegin).await.or_fail("S10.3")?;
-    }
+    let at_once = session.main.taken[before..].iter().find_map(|received| Destination::told(&received.message().ok()?));
+    let told = match at_once {
+        Some(told) => told,
+        None => {
+            session.main.send(ClientMessage::MigrateConnectError);
+            session.main.until("MIGRATE_BEGIN", Destination::told).await.or_fail("S10.3")?
+        }
+    };
+    let given = context.given_destination(third);
+    check(told == given, "S10.3", &session.main.name, format_args!("{given:?}"), format_args!("{told:?}"))?;
     let address = context.address(third);
     let mut at_third = client.connect_migrating(third.name(), address, &session).await?;
     client.connect_children(third.name(), address, &mut at_third).await?;
@@ -187,7 +193,11 @@ async fn retry(context: &mut Context, end: End, seamless: bool, who: Who) -> Ver
     let setup = Setup { seamless, ..Setup::default() };
     let patience = context.patience();
     context.start_pair(setup).await?;
-    let client = client(context, seamless);
+    let mut client = client(context, seamless);
+    if who == Who::Silent {
+        // A host may wait for the answer that does not come.
+        client.patience += context.subject.migrate_timeout();
+    }
     let session = context.connect(&client, source).await?;
     let Prepared { source: mut session, target: at_target, .. } =
         context.prepare(&client, session, source, target).await?;

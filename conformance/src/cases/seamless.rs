@@ -160,6 +160,11 @@ cases! {
         sends "a seamless migration in which the target gets the data of inputs before that of main, and four motions behind it"
         expects "MOUSE_MOTION_ACK on inputs, and MULTI_MEDIA_TIME"
         => data_in_any_order;
+    "seamless/target/not-before-last" ["T4.6", "T5"] Must
+        "A migration is not complete as long as one channel's data has not come"
+        sends "the data of main, ATTACH_CHANNELS, the data of inputs and four motions, the data of display; then nothing more on main"
+        expects "no CHANNELS_LIST"
+        => not_before_last;
     "seamless/target/motions-go-on" ["T4.5"] Must
         "The target goes on from the source's count of mouse motions"
         sends "a seamless migration in which the data of inputs has motion_count 3; a MOUSE_MOTION on inputs at the target"
@@ -209,6 +214,9 @@ pub(super) const MOUSE_MOTION: ClientMessage<'_> = ClientMessage::Unknown { id: 
 const MOUSE_MOTION_ACK: u16 = 111;
 pub(super) const MOTION_BUNCH: usize = 4;
 
+/// A version of the migration data that no server supports.
+pub(super) const UNSUPPORTED_VERSION: u32 = 1 << 31;
+
 async fn begin_seamless(context: &mut Context) -> Verdict {
     begins(context, MainCapability::KNOWN).await
 }
@@ -243,7 +251,7 @@ async fn ack(context: &mut Context) -> Verdict {
 
 async fn nack_version(context: &mut Context) -> Verdict {
     let (_source, mut target) = linked_to_target(context).await?;
-    ask(&target, 1 << 31);
+    ask(&target, UNSUPPORTED_VERSION);
     until!(target.main, MigrateDstSeamlessNack).await.or_fail("T3.2")
 }
 
@@ -312,14 +320,14 @@ async fn links_before_and_after(context: &mut Context) -> Verdict {
     source.list_channels().await?;
     context.migrate(Place::Source, Place::Target).await?;
     relay(&mut source, &mut target).await?;
-    until!(target.main, MultiMediaTime).await?;
+    acknowledges_a_bunch(target.child(ChannelType::INPUTS)?).await.or_fail("T3.8")?;
     check_all_open(&mut target, "T3.8")
 }
 
 async fn end_after_nack(context: &mut Context) -> Verdict {
     let (mut source, mut target) = linked_to_target(context).await?;
     let (client, name, address) = (context.client(), Place::Target.name(), context.address(Place::Target));
-    ask(&target, 1 << 31);
+    ask(&target, UNSUPPORTED_VERSION);
     until!(target.main, MigrateDstSeamlessNack).await?;
     client.connect_children(name, address, &mut target).await?;
     source.main.send(ClientMessage::MigrateConnected);
@@ -498,7 +506,13 @@ async fn all_data(context: &mut Context) -> Result<Vec<(ChannelType, String, Vec
 async fn port_and_smartcard_data(context: &mut Context) -> Verdict {
     let Prepared { mut source, target: _target, .. } = prepared_with(context, EVERYTHING).await?;
     context.migrate(Place::Source, Place::Target).await?;
-    for (channel_type, data) in collect(&mut source).await? {
+    let collected = collect(&mut source).await?;
+    for needed in [ChannelType::PORT, ChannelType::SMARTCARD] {
+        if !collected.iter().any(|(channel_type, _)| *channel_type == needed) {
+            return Err(Stop::Inconclusive(format!("no data on {needed}")));
+        }
+    }
+    for (channel_type, data) in collected {
         let (magic, least): (&[u8], _) = match channel_type {
             ChannelType::PORT => (b"SVMD\x01\0\0\0", 33),
             ChannelType::SMARTCARD => (b"SCMD\x01\0\0\0", 42),
@@ -584,14 +598,35 @@ async fn data_in_any_order(context: &mut Context) -> Verdict {
         deliver(target.channel(*channel_type)?, data);
         if *channel_type == ChannelType::INPUTS {
             // The answer shows that its data has been taken before that of main is sent.
-            let inputs = target.child(ChannelType::INPUTS)?;
-            for _ in 0..MOTION_BUNCH {
-                inputs.send(MOUSE_MOTION);
-            }
-            until_acknowledged(inputs).await.or_fail("T4.2")?;
+            acknowledges_a_bunch(target.child(ChannelType::INPUTS)?).await.or_fail("T4.2")?;
         }
     }
     Ok(until!(target.main, MultiMediaTime).await?)
+}
+
+async fn not_before_last(context: &mut Context) -> Verdict {
+    let Prepared { mut source, mut target, .. } = prepared(context).await?;
+    context.migrate(Place::Source, Place::Target).await?;
+    let (last, early): (Vec<_>, Vec<_>) =
+        collect(&mut source).await?.into_iter().partition(|(channel_type, _)| *channel_type == ChannelType::DISPLAY);
+    for (channel_type, data) in &early {
+        deliver(target.channel(*channel_type)?, data);
+        if *channel_type == ChannelType::MAIN {
+            until!(target.main, MultiMediaTime).await?;
+            target.main.send(ClientMessage::AttachChannels);
+        }
+    }
+    // Meanwhile the server has had the time to answer on main.
+    acknowledges_a_bunch(target.child(ChannelType::INPUTS)?).await?;
+    let display = target.child(ChannelType::DISPLAY)?;
+    for (_, data) in &last {
+        deliver(display, data);
+    }
+    display.next("a first message").await?;
+    target.main.finish();
+    target.main.closed_within(context.patience()).await?;
+    let list = target.main.taken.iter().find(|received| is!(received, ChannelsList));
+    check_absent(list, "T4.6", &target.main, "no CHANNELS_LIST for ATTACH_CHANNELS while display's data was due")
 }
 
 async fn motions_go_on(context: &mut Context) -> Verdict {
@@ -620,6 +655,14 @@ async fn acknowledged_at_target(context: &mut Context, motion_count: u16, more: 
         inputs.send(MOUSE_MOTION);
     }
     until_acknowledged(inputs).await.or_fail("T4.5")
+}
+
+/// Moves the mouse as often as asks for one answer.
+async fn acknowledges_a_bunch(inputs: &mut Channel) -> Result<(), Unexpected> {
+    for _ in 0..MOTION_BUNCH {
+        inputs.send(MOUSE_MOTION);
+    }
+    until_acknowledged(inputs).await
 }
 
 pub(super) async fn until_acknowledged(inputs: &mut Channel) -> Result<(), Unexpected> {

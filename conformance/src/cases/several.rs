@@ -277,7 +277,9 @@ async fn one_gone(context: &mut Context) -> Verdict {
 /// Two sessions at the source, and the target announced.
 async fn announced(context: &mut Context) -> Result<(Client, Session, Session), Stop> {
     context.start_pair(SEVERAL).await?;
-    let client = context.client().with_main(SEMI);
+    let mut client = context.client().with_main(SEMI);
+    // A host may wait for an answer that does not come.
+    client.patience += context.subject.migrate_timeout();
     let first = context.connect(&client, Place::Source).await?;
     let second = context.connect(&client, Place::Source).await?;
     context.announce(Place::Source, Place::Target).await?;

@@ -118,7 +118,9 @@ async fn fresh_session(context: &mut Context) -> Verdict {
 /// Two hosts, a session at the source, and the target announced to it. The hosts do not allow seamless migration.
 async fn announced(context: &mut Context, capabilities: &[MainCapability]) -> Result<Session, Stop> {
     context.start_pair(Setup::default()).await?;
-    let client = context.client().with_main(capabilities);
+    let mut client = context.client().with_main(capabilities);
+    // A host may wait for an answer that does not come.
+    client.patience += context.subject.migrate_timeout();
     let session = context.connect(&client, Place::Source).await?;
     context.announce(Place::Source, Place::Target).await?;
     Ok(session)

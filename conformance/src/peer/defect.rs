@@ -67,6 +67,8 @@ defects! {
     LargeSizeAccepted "large-size-accepted" "L3.2";
     /// More than 1024 capability words are answered with ERROR.
     TooManyWordsAnsweredWithError "too-many-words-answered-with-error" "L3.3";
+    /// Capability words are counted in bytes of 32 bits, so that 2^30 of them are none.
+    WordsCountedInBytes "words-counted-in-bytes" "L3.3";
     /// A link message with bytes beside its fixed part and its words is refused with INVALID_DATA.
     GapsRefused "gaps-refused" "L3.5";
     /// Capability words outside of the message are answered with ERROR.
@@ -93,6 +95,8 @@ defects! {
     UnknownChannelAccepted "unknown-channel-accepted" "L6.2";
     /// A new main link leaves the connected client in place.
     FirstClientKept "first-client-kept" "L7.1";
+    /// A link of main ends the session of whoever is there before its ticket has come.
+    PlaceTakenBeforeTicket "place-taken-before-ticket" "L7.4";
     /// A new main link ends the session of the connected client, though several are allowed.
     SeveralReplaced "several-replaced" "L7.3";
     /// The public key consists of zeros.
@@ -127,6 +131,8 @@ defects! {
     SerialsFromZero "serials-from-zero" "M3.2";
     /// An unknown message is ignored.
     UnknownMessageIgnored "unknown-message-ignored" "M4.1";
+    /// A malformed message ends every client's session.
+    MalformedEndsEverySession "malformed-ends-every-session" "M5.9" gross;
     /// DISCONNECTING ends its channel at once.
     DisconnectingEndsChannel "disconnecting-ends-channel" "M6";
     /// END in a session that does not migrate is answered with INIT.
@@ -151,7 +157,7 @@ defects! {
     EndInsteadOfSwitchHost "end-instead-of-switch-host" "S4.3";
     /// No CANCEL when the VM migration is cancelled.
     CancelUntold "cancel-untold" "S5.1";
-    /// CANCEL, when the VM migration is cancelled, for every client that was told a destination.
+    /// CANCEL, when the VM migration is cancelled or fails, for every client that was told a destination.
     CancelToldToEveryone "cancel-told-to-everyone" "S5.2";
     /// No CANCEL when the VM migration fails.
     FailureUntold "failure-untold" "S5.3";
@@ -235,10 +241,14 @@ defects! {
     AckAmongSeveral "ack-among-several" "T3.6";
     /// The channels linked before the ACK are closed with it.
     EarlyChannelsClosed "early-channels-closed" "T3.8";
+    /// Channels that were linked before MIGRATE_DST_DO_SEAMLESS are not read any more.
+    EarlyChannelsForgotten "early-channels-forgotten" "T3.8";
     /// END from a client that was sent NACK is ignored.
     EndIgnoredAfterNack "end-ignored-after-nack" "T3.9";
     /// Data on inputs ends that channel when it comes before that of main and display.
     DataNeedsOrder "data-needs-order" "T4.2";
+    /// A seamless migration is complete with main's data.
+    MainDataCompletes "main-data-completes" "T4.6";
     /// The target counts mouse motions anew, whatever the data of inputs says.
     MotionsForgotten "motions-forgotten" "T4.5";
     /// ATTACH_CHANNELS is ignored after a seamless migration if the client has not linked every channel.
@@ -351,6 +361,8 @@ defects! {
     NewcomersWaitForDisplay "newcomers-wait-for-display" "P2";
     /// A client that closes a channel beside main loses its session.
     ClosedChannelEndsSession "closed-channel-ends-session" "P3" gross;
+    /// A channel beside main that ends takes the others beside main along.
+    SiblingsTakenAlong "siblings-taken-along" "P3" gross;
     /// The other channels stay open when a client closes main.
     ChannelsOutliveMain "channels-outlive-main" "P3";
     /// A channel beside main that its client closes kills the host.
@@ -369,6 +381,8 @@ defects! {
     DiesOfVanishedClient "dies-of-vanished-client" "S12" gross;
     /// The source does not say that it is done when nobody is connected as the migration ends.
     CompletionUntoldWithoutClient "completion-untold-without-client" "S9.3";
+    /// The same comes only when the time of a client would be over.
+    CompletionLateWithoutClient "completion-late-without-client" "S9.3";
     /// Without a client the guest does not start at the target.
     GuestWaitsForGoneClient "guest-waits-for-gone-client" "H6" gross;
     /// When a client was lost on its way here, no other is greeted.

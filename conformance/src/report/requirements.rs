@@ -41,8 +41,8 @@ Each has a **role**, the party that has to meet it:
 | client | the SPICE client, which is connected to the source at first |
 
 Each has **sources**: files and functions of existing software, a mail, or `run:` and the software on which it was seen. A **note**
-says where implementations disagree with the statement, or with each other; where it begins with *Reading*, that is from their code,
-and was not run.
+says where implementations disagree with the statement, or with each other, and what it leaves open. What follows *Reading* is from
+their code, and was not run.
 
 Each has a **status**: covered by cases, or untested, and why. *Untestable*: from outside it cannot be told. *Out of scope*: the
 suite does not go there. *Unclear*: what would be right is open. *Later*: a case can be written, and is not yet.
@@ -142,8 +142,9 @@ fn coverage() -> String {
 /// What can be switched on in the embedded hosts.
 fn defects() -> String {
     let mut table = String::from(
-        "\n## Defects\n\nThe embedded hosts can be made not to conform, in one way at a time; `tests/defects.rs` proves that exactly \
-         the cases of the\nrequirement notice.\n\n| requirement | defects |\n|---|---|\n",
+        "\n## Defects\n\nThe embedded hosts can be made not to conform, in one way at a time; `tests/defects.rs` proves that cases of the \
+         requirement\nnotice: of those that are written by hand exactly these, and of those that tables make some. Defects that kill \
+         the host show in\nother cases, too.\n\n| requirement | defects |\n|---|---|\n",
     );
     let sections = Registry::get().sections.iter();
     for Requirement { id, .. } in sections.flat_map(|section| Registry::get().requirements_of(section)) {

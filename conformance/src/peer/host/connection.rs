@@ -265,6 +265,11 @@ async fn link(stream: &mut Stream, connection: u64, server: &Server, outbound: m
 
     let mut body = vec![0; size];
     stream.read_exact(&mut body).await.ok()?;
+    if has(Defect::WordsCountedInBytes) {
+        // The highest bytes of both counts.
+        body[9] &= 0x3f;
+        body[13] &= 0x3f;
+    }
     let message = match LinkMessage::decode(&body) {
         Ok(message) => message,
         Err(error) => {
@@ -294,6 +299,9 @@ async fn link(stream: &mut Stream, connection: u64, server: &Server, outbound: m
     let channel = channel_capabilities(message.channel_type).map(u32::to_le_bytes);
     let capabilities =
         Capabilities { common: CapabilityWords::new(&common), channel: CapabilityWords::new(channel.as_slice()) };
+    if message.channel_type == ChannelType::MAIN && has(Defect::PlaceTakenBeforeTicket) {
+        server.inputs.send(Input::Evicted).await.ok()?;
+    }
     reply(stream, &LinkReply { error: LinkError::OK, public_key, capabilities }).await?;
 
     let client_has = |capability| message.capabilities.common.has(capability);

@@ -119,6 +119,14 @@ impl Task {
         self.tell_role_that_must_accept(Input::Closed { client: id, channel: MAIN });
     }
 
+    /// The same for all of them.
+    pub(super) fn end_sessions(&mut self) {
+        let all: Vec<ClientId> = self.clients.iter().map(|client| client.id).collect();
+        for id in all {
+            self.end_session(id);
+        }
+    }
+
     /// A main channel: a new client.
     fn welcome(&mut self, main: Channel, connection_id: u32, capabilities: u32) {
         // Connections are counted from 1; that four thousand million of them come is not to be feared.
@@ -243,6 +251,7 @@ impl Task {
         }
         self.note(&format_args!("client {id} closed {} {}", channel.channel_type, channel.id));
         self.tell_role_that_must_accept(Input::Closed { client: id, channel });
+        self.take_siblings_along(id, channel);
     }
 
     /// Closes one connection, of which the role knows already.
@@ -250,6 +259,22 @@ impl Task {
         if let Some(client) = self.client(id) {
             client.channels.retain(|other| other.id != channel);
         }
+        self.take_siblings_along(id, channel);
+    }
+
+    /// What a defect does when a channel beside main has ended.
+    fn take_siblings_along(&mut self, id: ClientId, channel: ChannelId) {
+        if channel != MAIN && self.has(Defect::SiblingsTakenAlong) {
+            for sibling in self.take_children(id) {
+                self.tell_role_that_must_accept(Input::Closed { client: id, channel: sibling.id });
+            }
+        }
+    }
+
+    /// Takes all channels beside main from a client.
+    fn take_children(&mut self, id: ClientId) -> Vec<Channel> {
+        self.client(id)
+            .map_or_else(Vec::new, |client| client.channels.extract_if(.., |channel| channel.id != MAIN).collect())
     }
 
     /// Closes all connections of a client, of which the role knows already.
@@ -306,6 +331,9 @@ impl Task {
                 self.died = Some(reason);
             }
             self.remove(connection);
+            if self.has(Defect::MalformedEndsEverySession) {
+                self.end_sessions();
+            }
         }
     }
 
@@ -556,7 +584,9 @@ impl Task {
                     && (has(Defect::AttachIgnoredAfterSeamless)
                         || !whole && has(Defect::UnlinkedChannelAwaited)
                         || client.declined && has(Defect::SecondRequestHoldsCompletion));
-                if (serves || has(Defect::AttachAnsweredWhileMigrating)) && !client.leaving && !ignored {
+                let has_main = client.channel(MAIN).is_some_and(|main| main.restored);
+                let early = has(Defect::AttachAnsweredWhileMigrating) || has_main && has(Defect::MainDataCompletes);
+                if (serves || early) && !client.leaving && !ignored {
                     client.send_channels_list(&self.options, defect);
                 }
             }
@@ -794,11 +824,12 @@ impl Task {
                 if has(Defect::AnswerSentTwice) {
                     client.send_main(&ServerMessage::MigrateDstSeamlessAck);
                 }
-                if has(Defect::EarlyChannelsClosed) {
-                    let early: Vec<_> =
-                        client.channels.iter().map(|channel| channel.id).filter(|id| *id != MAIN).collect();
-                    for channel in early {
-                        self.close_channel(id, channel);
+                if has(Defect::EarlyChannelsClosed) || has(Defect::EarlyChannelsForgotten) {
+                    for early in self.take_children(id) {
+                        self.tell_role_that_must_accept(Input::Closed { client: id, channel: early.id });
+                        if has(Defect::EarlyChannelsForgotten) {
+                            self.strays.push(early);
+                        }
                     }
                 }
             }

@@ -42,6 +42,8 @@ pub(super) enum Input {
     },
     /// A defect of a connection is the end of the host.
     Killed(&'static str),
+    /// Or of all sessions.
+    Evicted,
     Copying {
         attempt: u64,
         progress: Progress,
@@ -278,6 +280,7 @@ impl Task {
             Input::Message { connection, id, body } => self.receive(connection, id, &body),
             Input::Closed { connection } => self.ended(connection),
             Input::Killed(by) => self.died = Some(by.to_owned()),
+            Input::Evicted => self.end_sessions(),
             Input::Copying { attempt, progress } if attempt == self.attempt => self.copied(progress),
             Input::Copying { .. } => {}
         }
@@ -421,11 +424,12 @@ impl Task {
                 // Nothing more is to be said to the target: its copy ends.
                 self.copying = None;
                 let untold = self.ends_alone && self.has(Defect::CompletionUntoldWithoutClient);
-                if !untold && !self.has(Defect::CompletionUntold) && !self.has(Defect::CompletedEarly) {
+                let late = self.ends_alone && self.has(Defect::CompletionLateWithoutClient);
+                if !untold && !late && !self.has(Defect::CompletionUntold) && !self.has(Defect::CompletedEarly) {
                     self.report(HostEvent::ClientMigrationCompleted);
-                    if self.has(Defect::CompletedTwice) {
-                        self.report(HostEvent::ClientMigrationCompleted);
-                    }
+                }
+                if late || self.has(Defect::CompletedTwice) {
+                    self.report_late(HostEvent::ClientMigrationCompleted);
                 }
             }
         }
@@ -511,6 +515,9 @@ impl Task {
                 match &self.role {
                     HostRole::Source(host) if host.guest_runs() || host.phase() == source_host::Phase::Stopped => {
                         self.report(HostEvent::MigrationFailed);
+                        if self.has(Defect::CancelToldToEveryone) {
+                            self.cancel_everyone();
+                        }
                         self.tell_source_host(source_host::Input::MigrationFailed)
                     }
                     HostRole::Source(_) => Ok(()),
@@ -548,6 +555,15 @@ impl Task {
         self.trace.event(&self.options.name, &format_args!("{event:?}"));
         self.note(&event);
         self.events.send_modify(|events| events.push((event, std::time::Instant::now())));
+    }
+
+    /// What defects report when a client's time would be over.
+    fn report_late(&self, event: HostEvent) {
+        let (events, limit) = (self.events.clone(), self.settings.migrate_timeout);
+        tokio::spawn(async move {
+            sleep(limit).await;
+            events.send_modify(|events| events.push((event, std::time::Instant::now())));
+        });
     }
 
     /// Says what happens, to whoever wants to read it.
