@@ -6,7 +6,7 @@ use spice_migration::{
     ChannelType,
     caps::CommonCapability,
     limits,
-    link::{AuthMechanism, LINK_HEADER_LEN, LINK_MESSAGE_LEN, LinkError, LinkHeader, PUBLIC_KEY_LEN},
+    link::{AuthMechanism, LINK_HEADER_LEN, LINK_MESSAGE_LEN, LinkError, LinkHeader, PUBLIC_KEY_LEN, TICKET_LEN},
     message::ChannelId,
 };
 
@@ -97,7 +97,7 @@ cases! {
         => right_ticket;
     "link/ticket/wrong" ["L5.1"] Must
         "A wrong ticket is refused with PERMISSION_DENIED"
-        sends "another password than the one that the host was started with"
+        sends "other passwords than the one that the host was started with, shorter and longer ones among them, and bytes that are no ticket"
         expects "link result PERMISSION_DENIED, then the end of the connection"
         => wrong_ticket;
     "link/ticket/expired" ["L5.5"] Must
@@ -294,10 +294,28 @@ async fn right_ticket(context: &mut Context) -> Verdict {
 }
 
 async fn wrong_ticket(context: &mut Context) -> Verdict {
-    let (client, mut link) = open(context, Setup { password: true, ..Setup::default() }).await?;
-    let client = client.with_password("not the secret");
-    let result = authenticated(&client, &mut link, client.request(0, MAIN)).await?.or_fail("L5.1")?;
-    result_is(&link, "L5.1", result, LinkError::PERMISSION_DENIED)?;
+    context.start_source(Setup { password: true, ..Setup::default() }).await?;
+    let (client, address) = (context.client(), context.address(Place::Source));
+    let (mut shorter, longer) = (client.password.clone(), format!("{}x", client.password));
+    shorter.pop();
+    for wrong in ["not the secret", &shorter, &longer] {
+        let client = client.clone().with_password(wrong);
+        let mut link = client.open(Place::Source.name(), MAIN, address).await?;
+        let result = authenticated(&client, &mut link, client.request(0, MAIN)).await?;
+        denied(&mut link, result).await?;
+    }
+    let mut link = client.open(Place::Source.name(), MAIN, address).await?;
+    link.request(&client.request(0, MAIN)).await?;
+    let reply = link.reply().await?;
+    let mechanism = AuthMechanism::SPICE.0.to_le_bytes();
+    let mechanism = if reply.has_common(CommonCapability::AUTH_SELECTION) { mechanism.as_slice() } else { &[] };
+    link.send("bytes that are no ticket", &[mechanism, &[0xff; TICKET_LEN]].concat()).await?;
+    let result = link.result().await;
+    denied(&mut link, result).await
+}
+
+async fn denied(link: &mut RawLink, result: Result<LinkError, Unexpected>) -> Verdict {
+    result_is(link, "L5.1", result.or_fail("L5.1")?, LinkError::PERMISSION_DENIED)?;
     link.closed().await.or_fail("L5.1")?;
     Ok(())
 }

@@ -81,6 +81,8 @@ defects! {
     TlsClosed "tls-closed" "L4.2";
     /// The ticket is not checked.
     AnyTicketAccepted "any-ticket-accepted" "L5.1";
+    /// A ticket that begins with the password is taken for it.
+    TicketComparedInPart "ticket-compared-in-part" "L5.1";
     /// A host with a password refuses every ticket.
     RightTicketRefused "right-ticket-refused" "L5.2";
     /// An unknown mechanism is taken for a ticket.

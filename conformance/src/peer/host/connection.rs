@@ -341,7 +341,10 @@ async fn accept_ticket(stream: &mut Stream, server: &Server) -> Option<()> {
             // There is none, so none is right: in particular not an empty one.
             has(Defect::VoidPasswordAccepted)
         } else {
-            let right = sent.as_deref() == Some(password.as_bytes()) && !has(Defect::RightTicketRefused);
+            let begins = sent.as_ref().is_some_and(|sent| sent.starts_with(password.as_bytes()));
+            let right = begins
+                && (sent.is_some_and(|sent| sent.len() == password.len()) || has(Defect::TicketComparedInPart))
+                && !has(Defect::RightTicketRefused);
             right || has(Defect::AnyTicketAccepted)
         };
         if !opens {
