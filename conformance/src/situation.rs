@@ -206,6 +206,15 @@ impl Situation {
         }
     }
 
+    /// The same where a server's timeout would bring it, too, in the end.
+    #[must_use]
+    pub fn soon(self, context: &Context) -> Duration {
+        match self {
+            Self::GuestCameSeamless => self.patience(context),
+            _ => context.soon(),
+        }
+    }
+
     /// What becomes of the guest.
     #[must_use]
     pub const fn guest(self) -> GuestMove {

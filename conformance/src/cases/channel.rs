@@ -137,8 +137,7 @@ async fn judge(context: &mut Context, situation: Situation, channel_type: Channe
             is_linked(linked, situation)?;
         }
         Deed::HalfClosed => {
-            let limit =
-                if situation == Situation::GuestCameSeamless { situation.patience(context) } else { context.soon() };
+            let limit = situation.soon(context);
             let channel = sessions.channel(situation, channel_type)?;
             channel.finish();
             // Only then has the server noticed for sure. Of one that is not started yet, it need not before that.
@@ -172,7 +171,7 @@ async fn judge(context: &mut Context, situation: Situation, channel_type: Channe
             context.connect_main(&client, situation.place()).await.or_fail(requirement)?;
         }
         Deed::HalfClosed if waits(situation) => {
-            let limit = context.soon();
+            let limit = situation.soon(context);
             sessions.channel(situation, channel_type)?.closed_within(limit).await.or_fail(requirement)?;
         }
         Deed::Closed | Deed::HalfClosed => {}

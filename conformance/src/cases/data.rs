@@ -638,9 +638,6 @@ async fn judge_altered(
             channel.closed_within(patience).await.or_fail("T6")?;
         }
     }
-    if channel_type == ChannelType::MAIN {
-        return Ok(());
-    }
     let requirement = if demand == Demand::Refuse { requirement } else { "T6" };
     goes_on(target, channel_type, &good_main, requirement).await
 }
@@ -651,14 +648,14 @@ async fn judge_early(context: &mut Context, channel_type: ChannelType, change: C
     change.make(&mut data);
     let requirement = bad(channel_type)[0];
     refused(target.channel(channel_type)?, &data, requirement).await?;
-    match channel_type {
-        ChannelType::MAIN => Ok(()),
-        _ => goes_on(&mut target, channel_type, &idle_data(ChannelType::MAIN), requirement).await,
-    }
+    goes_on(&mut target, channel_type, &idle_data(ChannelType::MAIN), requirement).await
 }
 
-/// Has main take its data, and sees to it that no channel has ended but the one that should.
+/// Has main take its data, and sees to it that no channel has ended but the one that should. With main the session ends.
 async fn goes_on(target: &mut Session, lost: ChannelType, main: &[u8], requirement: &'static str) -> Verdict {
+    if lost == ChannelType::MAIN {
+        return Ok(());
+    }
     deliver(&target.main, main);
     until!(target.main, MultiMediaTime).await.or_fail(requirement)?;
     let mut others = target.channels().filter(|channel| channel.id.channel_type != lost);
@@ -686,9 +683,7 @@ async fn judge_undue(context: &mut Context, channel_type: ChannelType, undue: Un
             deliver(channel, &data);
             deliver(channel, &data);
             channel.closed_within(patience).await.or_fail("T6.5")?;
-            if channel_type != ChannelType::MAIN {
-                goes_on(target, channel_type, &good_main, "T6.5").await?;
-            }
+            goes_on(target, channel_type, &good_main, "T6.5").await?;
         }
     }
     Ok(())

@@ -111,10 +111,9 @@ async fn judge_unread(context: &mut Context) -> Verdict {
 
 async fn judge(context: &mut Context, situation: Situation, way: Way) -> Verdict {
     let limit = match situation {
-        // The display of spice-server 0.15.1 waits for its data, and the rest for the display; that is P2. And a source may let a client
-        // that has main's data leave channel by channel.
-        Situation::GuestCameSeamless | Situation::Flushed => context.patience() + context.subject.migrate_timeout(),
-        _ => context.soon(),
+        // A source may let a client that has main's data leave channel by channel.
+        Situation::Flushed => context.patience() + context.subject.migrate_timeout(),
+        _ => situation.soon(context),
     };
     let port_and_smartcard = matches!(way, Way::ResetChild(ChannelType::PORT));
     let mut sessions = situation.reach_with(context, Setup { port_and_smartcard, ..Setup::NOTHING }).await?;
