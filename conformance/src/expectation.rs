@@ -30,7 +30,7 @@
 //! fails for nothing but the death of its host.
 //!
 //! If `liveness` is set, a host must have ended in exactly that way: `unresponsive` or `exited`, and if `signal` is set, too, by that
-//! signal. If it is not, all hosts must be alive, unless the entry holds `sometimes`; a `signal` alone is not looked at.
+//! signal; nothing but `exited` goes with one. If it is not, all hosts must be alive, unless the entry holds `sometimes`.
 //!
 //! Where `version` is given, an entry holds for peers of that version alone. Of a server that runs already no version is known: every
 //! entry of the file holds for it.
@@ -132,6 +132,9 @@ pub enum ExpectationError {
     /// It has two entries for a case.
     #[error("`{0}` is there twice for one version")]
     Twice(String),
+    /// It has a signal for a case that is not to end a host.
+    #[error("`{0}` has a signal: add liveness = \"exited\"")]
+    Signal(String),
 }
 
 impl Expectations {
@@ -163,9 +166,12 @@ impl Expectations {
                 return Err(ExpectationError::UnknownCase(case.clone()));
             }
         }
-        for Deviation { case, version, .. } in &expectations.deviations {
+        for Deviation { case, version, liveness, signal, .. } in &expectations.deviations {
             if !seen.insert((case, version)) {
                 return Err(ExpectationError::Twice(case.clone()));
+            }
+            if signal.is_some() && *liveness != Some(Ended::Exited) {
+                return Err(ExpectationError::Signal(case.clone()));
             }
         }
         Ok(expectations)
@@ -250,6 +256,9 @@ mod tests {
         let seen = "[[seen]]\nrequirement = 'P1'\nreason = 'so'\ncases = ['link/channel/other']\n";
         assert_eq!(error(seen), "no case has the id `link/channel/other`");
         assert_eq!(error(&[ENTRY, ENTRY].concat()), "`link/channel/unknown` is there twice for one version");
+        let signal = "`link/channel/unknown` has a signal: add liveness = \"exited\"";
+        assert_eq!(error(&format!("{ENTRY}signal = 5\n")), signal);
+        assert_eq!(error(&format!("{ENTRY}liveness = 'unresponsive'\nsignal = 5\n")), signal);
         assert!(error(&ENTRY.replace("reason", "because")).contains("because"));
         assert!(matches!(Expectations::read("/nonexistent".as_ref()), Err(ExpectationError::Read(_))));
     }
