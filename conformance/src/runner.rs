@@ -113,7 +113,7 @@ impl Plan {
             let Some((index, case, began)) = running.remove(&task) else { continue };
             let mut result = result.unwrap_or_else(|error| CaseResult::bug(case, began.elapsed(), error));
             result.deviation = self.expectations.of(&case.id).cloned();
-            stopping |= self.fail_fast && !result.expected() && !result.stale();
+            stopping |= self.fail_fast && !result.expected() && result.stale().is_none();
             observe(Progress::Ended(&result));
             results.push((index, result));
         };
@@ -274,10 +274,10 @@ impl CaseResult {
         self.findings.iter().any(|finding| finding.requirement == requirement)
     }
 
-    /// Whether it shows that a known deviation is gone.
+    /// The known deviation that it shows to be gone.
     #[must_use]
-    pub fn stale(&self) -> bool {
-        self.case.level > Level::Observed && self.deviation.as_ref().is_some_and(|deviation| deviation.is_stale(self))
+    pub fn stale(&self) -> Option<&Deviation> {
+        self.deviation.as_ref().filter(|deviation| self.case.level > Level::Observed && deviation.is_stale(self))
     }
 
     /// Why the case did not pass: how its hosts were, and what it found itself.

@@ -130,7 +130,7 @@ fn a_run_reports_as_json() {
         assert_eq!(case["liveness"], serde_json::json!({"source": "alive"}));
         assert!(case.get("exit_status").is_none());
     }
-    assert_eq!(report["migrations"], serde_json::json!([]));
+    assert_eq!((&report["migrations"], &report["stale"]), (&serde_json::json!([]), &serde_json::json!([])));
     let summary = serde_json::json!({
         "passed": 2, "failed": 0, "not_applicable": 0, "inconclusive": 0, "unexpected": 0
     });
@@ -198,6 +198,13 @@ fn a_known_deviation_is_expected_until_it_is_gone() {
     let (code, output, _) = outcome(&["run", "--filter", "link/magic/refused", "--expect", file]);
     assert_eq!(code, 5, "{output}");
     assert!(output.contains("STALE link/magic/refused") && output.contains(file), "{output}");
+
+    let seen = "[[seen]]\nrequirement = 'Q1'\nreason = 'so'\ncases = ['link/magic/refused']\n";
+    fs::write(file, [entry, seen].concat()).unwrap();
+    let (code, document) = report(&["run", "--filter", "link/magic/refused", "--expect", file]);
+    assert_eq!(code, 5, "{document:#}");
+    let stale = |requirement| serde_json::json!({"case": "link/magic/refused", "requirement": requirement});
+    assert_eq!(document["stale"], serde_json::json!([stale("L1.1"), stale("Q1")]));
 
     fs::write(file, entry.replace("refused", "*")).unwrap();
     let (code, _, errors) = outcome(&["run", "--expect", file]);

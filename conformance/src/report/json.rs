@@ -42,6 +42,12 @@ pub fn write(report: &Report, mut to: impl Write) -> io::Result<()> {
             })
             .collect(),
         seen: report.violations().iter().map(SeenEntry::new).collect(),
+        stale: report
+            .stale()
+            .map(|(result, deviation)| (result, &deviation.requirement))
+            .chain(report.unseen().map(|(result, seen)| (result, &seen.requirement)))
+            .map(|(result, requirement)| StaleEntry { case: &result.case.id, requirement })
+            .collect(),
         summary: Summary {
             passed: report.count(Outcome::Pass),
             failed: report.count(Outcome::Fail),
@@ -70,6 +76,7 @@ struct Document<'a> {
     cases: Vec<CaseEntry>,
     migrations: Vec<MigrationEntry>,
     seen: Vec<SeenEntry<'a>>,
+    stale: Vec<StaleEntry<'a>>,
     summary: Summary,
 }
 
@@ -210,6 +217,13 @@ impl<'a> SeenEntry<'a> {
         let Finding { requirement, connection, expected, got } = violation.finding;
         Self { requirement, level: violation.level, connection, expected, got, cases: violation.cases.clone() }
     }
+}
+
+/// A known deviation that is gone: from a case that passes, or from what is seen in one.
+#[derive(Serialize)]
+struct StaleEntry<'a> {
+    case: &'static str,
+    requirement: &'a str,
 }
 
 #[derive(Serialize)]

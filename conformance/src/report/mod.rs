@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt, process::ExitCode, time::Duration};
 use crate::{
     case::Level,
     context::Survey,
-    expectation::{Expectations, Seen},
+    expectation::{Deviation, Expectations, Seen},
     registry::Registry,
     runner::{CaseResult, Outcome, Run},
     trace::Finding,
@@ -43,12 +43,12 @@ impl Report {
 
     /// The cases whose outcome is not as expected, without those that are better.
     pub fn unexpected(&self) -> impl Iterator<Item = &CaseResult> {
-        self.run.results.iter().filter(|result| !result.expected() && !result.stale())
+        self.run.results.iter().filter(|result| !result.expected() && result.stale().is_none())
     }
 
-    /// The cases that show that a known deviation is gone.
-    pub fn stale(&self) -> impl Iterator<Item = &CaseResult> {
-        self.run.results.iter().filter(|result| result.stale())
+    /// The cases that show that a known deviation is gone, and which.
+    pub fn stale(&self) -> impl Iterator<Item = (&CaseResult, &Deviation)> {
+        self.run.results.iter().filter_map(|result| Some((result, result.stale()?)))
     }
 
     /// What is known to be seen in cases about something else, and was not where it should have been.
@@ -170,10 +170,7 @@ mod tests {
     use std::{borrow::Cow, future::ready};
 
     use super::*;
-    use crate::{
-        case::{Case, Failure, Stop},
-        expectation::Deviation,
-    };
+    use crate::case::{Case, Failure, Stop};
 
     fn case(level: Level) -> &'static Case {
         let [title, sent, expected] = [const { Cow::Borrowed("") }; 3];

@@ -106,7 +106,7 @@ impl Live {
             }
         }
         let file = report.expected.as_ref().map_or("", |(file, _)| file);
-        for result in report.stale() {
+        for (result, _) in report.stale() {
             print(&format!("\nSTALE {}\n  It passes. Remove its entry from {file}.\n", result.case.id));
         }
         for (result, Seen { requirement, .. }) in report.unseen() {
