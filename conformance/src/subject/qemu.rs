@@ -440,14 +440,17 @@ impl QemuHost {
         if self.sockets.is_empty() {
             return None;
         }
-        let new: HashSet<u64> = self.sockets_now().difference(&self.sockets).copied().collect();
+        let mut new: HashSet<u64> = self.sockets_now().difference(&self.sockets).copied().collect();
         if new.is_empty() {
-            // The usual case, and the table below holds the sockets of the whole machine.
+            // The usual case, and the tables below hold the sockets of the whole machine.
             return Some(0);
         }
-        let all = procfs::net::tcp().ok()?;
-        let is_ours = |address: SocketAddr| address == self.spice || Some(address) == self.spice_tls;
-        Some(all.iter().filter(|socket| is_ours(socket.local_address) && new.contains(&socket.inode)).count())
+        // What guests go through is no client's. The table of TCP would not do: a connection that was reset is not in it any more,
+        // whoever still holds it.
+        for socket in procfs::net::unix().ok()? {
+            new.remove(&socket.inode);
+        }
+        Some(new.len())
     }
 
     fn sockets_now(&self) -> HashSet<u64> {
