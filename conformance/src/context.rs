@@ -238,6 +238,19 @@ impl Context {
         Ok(session)
     }
 
+    /// Waits until a server has replied to a link that says no more than which channel it is for: one that serves its connections in
+    /// turn has then seen what came before on the others.
+    ///
+    /// # Errors
+    /// When it does not reply.
+    pub async fn await_reply(&mut self, place: Place) -> Result<(), Unexpected> {
+        let (client, address) = (self.client(), self.address(place));
+        let inputs = ChannelId { channel_type: ChannelType::INPUTS, id: 0 };
+        let mut link = client.open(place.name(), inputs, address).await?;
+        link.request(&client.request(0, inputs)).await?;
+        link.reply().await.map(drop)
+    }
+
     /// Has a host announce another one to its client.
     ///
     /// # Errors

@@ -364,7 +364,12 @@ impl Sessions {
     ///
     /// # Errors
     /// When it does not.
-    pub async fn go_on(&mut self, situation: Situation, lost: Option<ChannelType>) -> Result<(), Stop> {
+    pub async fn go_on(
+        &mut self,
+        context: &mut Context,
+        situation: Situation,
+        lost: Option<ChannelType>,
+    ) -> Result<(), Stop> {
         let session = self.session(situation)?;
         match situation {
             Situation::Linked | Situation::Waiting | Situation::GuestCame => {
@@ -372,7 +377,9 @@ impl Sessions {
                 session.start_children_but(lost).await?;
             }
             _ if situation.serves() => session.list_channels().await?,
-            _ => {}
+            // The display of spice-server 0.15.1 makes everybody wait for its data.
+            Situation::GuestCameSeamless => {}
+            _ => context.await_reply(situation.place()).await?,
         }
         for channel in session.channels() {
             let channel_type = channel.id.channel_type;

@@ -152,7 +152,7 @@ async fn judge(context: &mut Context, situation: Situation, channel_type: Channe
         Deed::Twice if !waits(situation) => Some(channel_type),
         _ => None,
     };
-    sessions.go_on(situation, lost).await.or_fail(requirement)?;
+    sessions.go_on(context, situation, lost).await.or_fail(requirement)?;
     match deed {
         Deed::Twice => {
             // On its way, a seamless client says nothing.

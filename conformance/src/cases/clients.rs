@@ -212,7 +212,7 @@ async fn refused(context: &mut Context, situation: Situation) -> Verdict {
     unfinished.reply().await?;
     let denied = refused_link(context, place, 0, "another").await?;
     check(denied == LinkError::PERMISSION_DENIED, "L5.1", place.name(), LinkError::PERMISSION_DENIED, denied)?;
-    sessions.go_on(situation, None).await.or_fail("L7.4")?;
+    sessions.go_on(context, situation, None).await.or_fail("L7.4")?;
     drop(unfinished);
     Ok(())
 }

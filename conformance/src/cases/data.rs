@@ -671,7 +671,7 @@ async fn judge_undue(context: &mut Context, channel_type: ChannelType, undue: Un
             deliver(channel, &idle_data(channel_type));
             channel.closed_within(patience).await.or_fail("T6.5")?;
             if channel_type != ChannelType::MAIN {
-                sessions.go_on(situation, Some(channel_type)).await.or_fail("T6.5")?;
+                sessions.go_on(context, situation, Some(channel_type)).await.or_fail("T6.5")?;
             }
         }
         Undue::Again => {

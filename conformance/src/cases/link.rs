@@ -47,12 +47,12 @@ cases! {
         => other_minor;
     "link/size/small" ["L3.1"] Must
         "A link message too small for its fixed part is refused with INVALID_DATA"
-        sends "a link header that announces 17 bytes, and as many"
+        sends "link headers that announce 17, 1 and 0 bytes, and as many"
         expects "a link reply with INVALID_DATA, then the end of the connection"
         => small_size;
     "link/size/large" ["L3.2"] Must
         "A link message of more than 4096 bytes is refused with INVALID_DATA"
-        sends "a link header that announces 4097 bytes"
+        sends "link headers that announce 4097, 2^31 and 2^32 - 1 bytes"
         expects "a link reply with INVALID_DATA, then the end of the connection"
         => large_size;
     "link/capabilities/too-many" ["L3.3"] Must
@@ -62,7 +62,7 @@ cases! {
         => too_many_words;
     "link/capabilities/outside" ["L3.4"] Must
         "Capability words that lie outside the message are refused with INVALID_DATA"
-        sends "link messages with two words and num_channel_caps = 2, and with caps_offset = 0 or 17"
+        sends "link messages with two words and num_channel_caps = 2, and with caps_offset = 0, 17, 25, 26, 2^31 or 2^32 - 1"
         expects "a link reply with INVALID_DATA, then the end of the connection"
         => words_outside;
     "link/message/gaps" ["L3.5"] Should
@@ -122,7 +122,7 @@ cases! {
         => child_before_main;
     "link/channel/unknown" ["L6.2"] Should
         "A channel that does not exist is refused with CHANNEL_NOT_AVAILABLE"
-        sends "within a session, a link of a channel of type 99"
+        sends "within a session, links of a channel of type 99 and of an inputs channel of id 1"
         expects "CHANNEL_NOT_AVAILABLE, in a link reply or as link result"
         => unknown_channel;
     "link/main/replaces" ["L7.1"] Must
@@ -172,17 +172,27 @@ async fn other_minor(context: &mut Context) -> Verdict {
 }
 
 async fn small_size(context: &mut Context) -> Verdict {
-    let (_, mut link) = open(context, Setup::default()).await?;
-    let bytes = [LinkHeader::new(17).encode().as_slice(), &[0; LINK_MESSAGE_LEN - 1]].concat();
-    link.send("link message of 17 bytes", &bytes).await?;
-    refused(&mut link, "L3.1", LinkError::INVALID_DATA).await
+    context.start_source(Setup::default()).await?;
+    for size in [LINK_MESSAGE_LEN as u32 - 1, 1, 0] {
+        size_refused(context, "L3.1", size, &[0; LINK_MESSAGE_LEN][..size as usize]).await?;
+    }
+    Ok(())
 }
 
 async fn large_size(context: &mut Context) -> Verdict {
-    let (_, mut link) = open(context, Setup::default()).await?;
-    let header = LinkHeader::new(limits::MAX_LINK_BODY + 1).encode();
-    link.send("link header that announces 4097 bytes", &header).await?;
-    refused(&mut link, "L3.2", LinkError::INVALID_DATA).await
+    context.start_source(Setup::default()).await?;
+    for size in [limits::MAX_LINK_BODY + 1, 1 << 31, u32::MAX] {
+        size_refused(context, "L3.2", size, &[]).await?;
+    }
+    Ok(())
+}
+
+/// Sends a link header that announces so much, and something behind it.
+async fn size_refused(context: &mut Context, requirement: &'static str, size: u32, body: &[u8]) -> Verdict {
+    let mut link = context.client().open(Place::Source.name(), MAIN, context.address(Place::Source)).await?;
+    let header = LinkHeader::new(size).encode();
+    link.send(&format!("link header that announces {size} bytes"), &[header.as_slice(), body].concat()).await?;
+    refused(&mut link, requirement, LinkError::INVALID_DATA).await
 }
 
 async fn too_many_words(context: &mut Context) -> Verdict {
@@ -198,7 +208,8 @@ async fn too_many_words(context: &mut Context) -> Verdict {
 async fn words_outside(context: &mut Context) -> Verdict {
     context.start_source(Setup::default()).await?;
     number_refused(context, "L3.4", ("num_channel_caps", NUM_CHANNEL_CAPS), 2).await?;
-    for offset in [0, LINK_MESSAGE_LEN as u32 - 1] {
+    let end = (LINK_MESSAGE_LEN + 8) as u32;
+    for offset in [0, LINK_MESSAGE_LEN as u32 - 1, end - 1, end, 1 << 31, u32::MAX] {
         number_refused(context, "L3.4", ("caps_offset", CAPS_OFFSET), offset).await?;
     }
     Ok(())
@@ -341,31 +352,33 @@ async fn unknown_connection_id(context: &mut Context) -> Verdict {
     context.start_source(Setup::default()).await?;
     let client = context.client();
     let session = context.connect_main(&client, Place::Source).await?;
-    bad_connection_id(context, &client, session.id ^ 1).await
+    bad_connection_id(context, Place::Source, session.id ^ 1).await
 }
 
 async fn child_before_main(context: &mut Context) -> Verdict {
     context.start_source(Setup::default()).await?;
-    let client = context.client();
-    bad_connection_id(context, &client, 0x1234).await
+    bad_connection_id(context, Place::Source, 0x1234).await
 }
 
 async fn unknown_channel(context: &mut Context) -> Verdict {
     context.start_source(Setup::default()).await?;
     let client = context.client();
     let session = context.connect_main(&client, Place::Source).await?;
-    let unknown = ChannelId { channel_type: ChannelType(99), id: 0 };
-    let mut link = client.open(Place::Source.name(), unknown, context.address(Place::Source)).await?;
-    let request = client.request(session.id, unknown);
-    link.request(&request).await?;
-    let reply = link.reply().await.or_fail("L6.2")?;
-    let error = if reply.error == LinkError::OK {
-        link.authenticate(&request, &reply, &client.password).await?;
-        link.result().await.or_fail("L6.2")?
-    } else {
-        reply.error
-    };
-    result_is(&link, "L6.2", error, LinkError::CHANNEL_NOT_AVAILABLE)
+    let (no_type, no_id) = (ChannelType(99), ChannelType::INPUTS);
+    for unknown in [ChannelId { channel_type: no_type, id: 0 }, ChannelId { channel_type: no_id, id: 1 }] {
+        let mut link = client.open(Place::Source.name(), unknown, context.address(Place::Source)).await?;
+        let request = client.request(session.id, unknown);
+        link.request(&request).await?;
+        let reply = link.reply().await.or_fail("L6.2")?;
+        let error = if reply.error == LinkError::OK {
+            link.authenticate(&request, &reply, &client.password).await?;
+            link.result().await.or_fail("L6.2")?
+        } else {
+            reply.error
+        };
+        result_is(&link, "L6.2", error, LinkError::CHANNEL_NOT_AVAILABLE)?;
+    }
+    Ok(())
 }
 
 async fn second_client(context: &mut Context) -> Verdict {
@@ -384,10 +397,8 @@ async fn single_bytes(context: &mut Context) -> Verdict {
     let bytes = request.to_bytes();
     let (first, rest) = bytes.split_at(bytes.len() / 2);
     send_singly(&mut link, "half of a link message", first).await?;
-    // A server that has answered another link has seen the half, however busy it is.
-    let mut other = client.open(Place::Source.name(), MAIN, context.address(Place::Source)).await?;
-    other.request(&request).await?;
-    other.reply().await?;
+    // Then it has seen the half, however busy it is.
+    context.await_reply(Place::Source).await?;
     send_singly(&mut link, "the other half", rest).await?;
     let reply = link.reply().await.or_fail("L9.1")?;
     let ticket = ticket::encrypt(&reply.public_key, &client.password)
@@ -452,7 +463,7 @@ async fn accepted(link: &mut RawLink, requirement: &'static str) -> Verdict {
 }
 
 /// Goes through the link stage up to the link result, which the caller judges.
-async fn authenticated(
+pub(super) async fn authenticated(
     client: &Client,
     link: &mut RawLink,
     request: LinkRequest,
@@ -463,14 +474,16 @@ async fn authenticated(
     Ok(link.result().await)
 }
 
-fn result_is(link: &RawLink, requirement: &'static str, result: LinkError, expected: LinkError) -> Verdict {
+pub(super) fn result_is(link: &RawLink, requirement: &'static str, result: LinkError, expected: LinkError) -> Verdict {
     check(result == expected, requirement, link.name(), expected, result)
 }
 
-async fn bad_connection_id(context: &mut Context, client: &Client, connection_id: u32) -> Verdict {
+/// A link of inputs that belongs to no session.
+pub(super) async fn bad_connection_id(context: &mut Context, place: Place, connection_id: u32) -> Verdict {
     let inputs = ChannelId { channel_type: ChannelType::INPUTS, id: 0 };
-    let mut link = client.open(Place::Source.name(), inputs, context.address(Place::Source)).await?;
-    let result = authenticated(client, &mut link, client.request(connection_id, inputs)).await?.or_fail("L6.1")?;
+    let client = context.client();
+    let mut link = client.open(place.name(), inputs, context.address(place)).await?;
+    let result = authenticated(&client, &mut link, client.request(connection_id, inputs)).await?.or_fail("L6.1")?;
     result_is(&link, "L6.1", result, LinkError::BAD_CONNECTION_ID)
 }
 

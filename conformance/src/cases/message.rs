@@ -204,6 +204,6 @@ async fn judge(context: &mut Context, situation: Situation, example: Example) ->
     match example.channel_type {
         ChannelType::MAIN => Ok(()),
         // It has ended, and no other with it.
-        lost => sessions.go_on(situation, Some(lost)).await.or_fail(requirement),
+        lost => sessions.go_on(context, situation, Some(lost)).await.or_fail(requirement),
     }
 }

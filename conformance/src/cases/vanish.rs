@@ -136,7 +136,7 @@ async fn judge(context: &mut Context, situation: Situation, way: Way) -> Verdict
             } else {
                 child.close().await;
             }
-            sessions.go_on(situation, None).await.or_fail("P3")?;
+            sessions.go_on(context, situation, None).await.or_fail("P3")?;
         }
         Way::All => {}
     }
