@@ -318,7 +318,11 @@ fn run(options: &RunOptions) -> Result<Exit, Refusal> {
         Ok(report)
     })?;
     for (path, file) in files {
-        json::write(&report, BufWriter::new(file)).map_err(|error| report_refusal(path, &error))?;
+        json::write(&report, BufWriter::new(file)).map_err(|error| match report.exit() {
+            // These say more than that the report could not be written.
+            exit @ (Exit::SuiteBug | Exit::Interrupted) => Refusal { exit, ..report_refusal(path, &error) },
+            _ => report_refusal(path, &error),
+        })?;
     }
     Ok(report.exit())
 }
