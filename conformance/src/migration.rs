@@ -60,6 +60,20 @@ impl Context {
         if told != given {
             return Err(source.main.unexpected(format!("{awaited} to {given:?}"), format!("one to {told:?}")).into());
         }
+        self.arrive(client, source, to, src_version).await
+    }
+
+    /// The same from where the client has taken the announcement, with the version that a seamless one tells.
+    ///
+    /// # Errors
+    /// When a step does not go as it should.
+    pub async fn arrive(
+        &mut self,
+        client: &Client,
+        mut source: Session,
+        to: Place,
+        src_version: Option<u32>,
+    ) -> Result<Prepared, Stop> {
         let address = self.address(to);
         let mut target = client.connect_migrating(to.name(), address, &source).await?;
         if let Some(src_version) = src_version {
@@ -67,13 +81,13 @@ impl Context {
             until!(target.main, MigrateDstSeamlessAck).await?;
         }
         client.connect_children(to.name(), address, &mut target).await?;
-        source.main.send(match seamless {
-            true => ClientMessage::MigrateConnectedSeamless,
-            false => ClientMessage::MigrateConnected,
-        });
+        let (answer, scheme) = match src_version {
+            Some(_) => (ClientMessage::MigrateConnectedSeamless, Scheme::Seamless),
+            None => (ClientMessage::MigrateConnected, Scheme::SemiSeamless),
+        };
+        source.main.send(answer);
         // The answer shows that the source has processed the message before.
         source.list_channels().await?;
-        let scheme = if seamless { Scheme::Seamless } else { Scheme::SemiSeamless };
         Ok(Prepared { scheme, source, target })
     }
 

@@ -7,8 +7,9 @@ use spice_migration::{ChannelType, ClientMessage, caps::MainCapability, message:
 use crate::{
     case::{Context, Stop},
     context::{Place, Setup},
-    migration::{Prepared, migrate_data, migrate_flags, restart},
+    migration::{Prepared, deliver, migrate_data, migrate_flags, restart, take_data},
     peer::client::{Channel, Session, until},
+    subject::HostEvent,
 };
 
 /// What a client says that can be migrated semi-seamlessly, and wants to know the guest's name.
@@ -22,6 +23,10 @@ pub enum Situation {
     Session,
     /// The client was told MIGRATE_BEGIN, and has not answered.
     Announced,
+    /// The same with MIGRATE_BEGIN_SEAMLESS.
+    AnnouncedSeamless,
+    /// It has answered MIGRATE_CONNECT_ERROR.
+    ConnectError,
     /// It has answered MIGRATE_CONNECTED.
     Connected,
     /// It has answered MIGRATE_CONNECTED_SEAMLESS.
@@ -48,6 +53,8 @@ pub enum Situation {
     WaitingSeamless,
     /// At the target: the guest has come, and no channel has its data.
     GuestCameSeamless,
+    /// At the target: every channel but inputs has its data.
+    HalfResumed,
     /// At the target: every channel has its data.
     Resumed,
 }
@@ -72,9 +79,11 @@ pub struct Sessions {
 
 impl Situation {
     /// All of them, in the order in which a migration comes to them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::Session,
         Self::Announced,
+        Self::AnnouncedSeamless,
+        Self::ConnectError,
         Self::Connected,
         Self::Agreed,
         Self::Cancelled,
@@ -88,6 +97,7 @@ impl Situation {
         Self::Restarted,
         Self::WaitingSeamless,
         Self::GuestCameSeamless,
+        Self::HalfResumed,
         Self::Resumed,
     ];
 
@@ -97,6 +107,8 @@ impl Situation {
         match self {
             Self::Session => "session",
             Self::Announced => "announced",
+            Self::AnnouncedSeamless => "announced-seamless",
+            Self::ConnectError => "connect-error",
             Self::Connected => "connected",
             Self::Agreed => "agreed",
             Self::Cancelled => "cancelled",
@@ -110,6 +122,7 @@ impl Situation {
             Self::Restarted => "restarted",
             Self::WaitingSeamless => "waiting-seamless",
             Self::GuestCameSeamless => "guest-came-seamless",
+            Self::HalfResumed => "half-resumed",
             Self::Resumed => "resumed",
         }
     }
@@ -120,6 +133,8 @@ impl Situation {
         match self {
             Self::Session => "a session",
             Self::Announced => "a session that was told MIGRATE_BEGIN",
+            Self::AnnouncedSeamless => "a session that was told MIGRATE_BEGIN_SEAMLESS",
+            Self::ConnectError => "a session that has answered MIGRATE_CONNECT_ERROR",
             Self::Connected => "a session that has answered MIGRATE_CONNECTED",
             Self::Agreed => "a session that has answered MIGRATE_CONNECTED_SEAMLESS",
             Self::Cancelled => "a session that was told MIGRATE_CANCEL",
@@ -133,6 +148,7 @@ impl Situation {
             Self::Restarted => "a target after the client's MIGRATE_END",
             Self::WaitingSeamless => "a target that has agreed to seamless migration",
             Self::GuestCameSeamless => "a target with the guest, before any migration data",
+            Self::HalfResumed => "a target that lacks the data of inputs alone",
             Self::Resumed => "a target after all migration data",
         }
     }
@@ -143,6 +159,8 @@ impl Situation {
         match self {
             Self::Session
             | Self::Announced
+            | Self::AnnouncedSeamless
+            | Self::ConnectError
             | Self::Connected
             | Self::Agreed
             | Self::Cancelled
@@ -156,14 +174,21 @@ impl Situation {
             | Self::Restarted
             | Self::WaitingSeamless
             | Self::GuestCameSeamless
+            | Self::HalfResumed
             | Self::Resumed => Place::Target,
         }
     }
 
-    /// Whether a channel is there, and is read: semi-seamlessly, the server need not read any but main before MIGRATE_END (T2).
+    /// Whether a channel is there.
     #[must_use]
-    pub fn lets_hear(self, channel_type: ChannelType) -> bool {
-        !matches!(self, Self::Linked | Self::Waiting | Self::GuestCame) || channel_type == ChannelType::MAIN
+    pub fn has(self, channel_type: ChannelType) -> bool {
+        self != Self::Linked || channel_type == ChannelType::MAIN
+    }
+
+    /// Whether the server may hold a channel, unread, until the client's MIGRATE_END: semi-seamlessly, any but main (T2).
+    #[must_use]
+    pub fn holds(self, channel_type: ChannelType) -> bool {
+        matches!(self, Self::Linked | Self::Waiting | Self::GuestCame) && channel_type != ChannelType::MAIN
     }
 
     /// Whether main is served as in a session that nothing happens to.
@@ -173,6 +198,8 @@ impl Situation {
             self,
             Self::Session
                 | Self::Announced
+                | Self::AnnouncedSeamless
+                | Self::ConnectError
                 | Self::Connected
                 | Self::Agreed
                 | Self::Cancelled
@@ -184,7 +211,7 @@ impl Situation {
     /// Whether [`Sessions::go_on`] makes the server answer, and does not only look whether it has closed.
     #[must_use]
     pub fn tells_whether_it_goes_on(self) -> bool {
-        self.serves() || !self.lets_hear(ChannelType::DISPLAY)
+        self.serves() || self.holds(ChannelType::DISPLAY)
     }
 
     /// Whether a server may wait for a client that goes in it: spice-server 0.15.1 does, for up to 10 s, or never closes its links.
@@ -220,9 +247,14 @@ impl Situation {
     pub const fn guest(self) -> GuestMove {
         match self {
             Self::Session | Self::Cancelled => GuestMove::No,
-            Self::Announced | Self::Connected | Self::Agreed | Self::Linked | Self::Waiting | Self::WaitingSeamless => {
-                GuestMove::Due
-            }
+            Self::Announced
+            | Self::AnnouncedSeamless
+            | Self::ConnectError
+            | Self::Connected
+            | Self::Agreed
+            | Self::Linked
+            | Self::Waiting
+            | Self::WaitingSeamless => GuestMove::Due,
             Self::Ended
             | Self::Migrating
             | Self::Flushed
@@ -230,6 +262,7 @@ impl Situation {
             | Self::GuestCame
             | Self::Restarted
             | Self::GuestCameSeamless
+            | Self::HalfResumed
             | Self::Resumed => GuestMove::Begun,
         }
     }
@@ -250,11 +283,13 @@ impl Situation {
         let (source, target) = (Place::Source, Place::Target);
         let seamless = matches!(
             self,
-            Self::Agreed
+            Self::AnnouncedSeamless
+                | Self::Agreed
                 | Self::Migrating
                 | Self::Flushed
                 | Self::WaitingSeamless
                 | Self::GuestCameSeamless
+                | Self::HalfResumed
                 | Self::Resumed
         );
         let setup = Setup { seamless, ..setup };
@@ -271,15 +306,25 @@ impl Situation {
         if self == Self::Session {
             return Ok(Sessions { source: Some(session), target: None });
         }
-        if matches!(self, Self::Announced | Self::Linked | Self::SwitchedHost) {
+        if matches!(
+            self,
+            Self::Announced | Self::AnnouncedSeamless | Self::ConnectError | Self::Linked | Self::SwitchedHost
+        ) {
             context.announce(source, target).await?;
-            if self == Self::SwitchedHost {
-                context.migrate(source, target).await?;
-                until!(session.main, MigrateSwitchHost).await?;
-                return Ok(Sessions { source: Some(session), target: None });
-            }
-            until!(session.main, MigrateBegin).await?;
             let mut at_target = None;
+            match self {
+                Self::SwitchedHost => {
+                    context.migrate(source, target).await?;
+                    until!(session.main, MigrateSwitchHost).await?;
+                }
+                Self::AnnouncedSeamless => until!(session.main, MigrateBeginSeamless).await?,
+                _ => until!(session.main, MigrateBegin).await?,
+            }
+            if self == Self::ConnectError {
+                session.main.send(ClientMessage::MigrateConnectError);
+                // The answer shows that the source has processed the message before.
+                session.list_channels().await?;
+            }
             if self == Self::Linked {
                 let address = context.address(target);
                 at_target = Some(client.connect_migrating(target.name(), address, &session).await?);
@@ -319,7 +364,23 @@ impl Situation {
                     }
                 }
             }
+            Self::HalfResumed => {
+                context.migrate(source, target).await?;
+                for (from, to) in prepared.source.channels().zip(prepared.target.channels()) {
+                    if let Some(data) = take_data(from).await?
+                        && to.id.channel_type != ChannelType::INPUTS
+                    {
+                        deliver(to, &data);
+                    }
+                }
+                // Comes behind main's.
+                until!(prepared.target.main, MultiMediaTime).await?;
+            }
             _ => {}
+        }
+        if self.place() == target && self.guest() == GuestMove::Begun && context.subject.starts_guest_alone() {
+            let patience = context.patience();
+            context.happened(target, HostEvent::Resume, patience).await?;
         }
         let Prepared { source, target, .. } = prepared;
         Ok(Sessions { source: Some(source), target: Some(target) })
@@ -381,7 +442,15 @@ impl Sessions {
             Situation::GuestCameSeamless => {}
             _ => context.await_reply(situation.place()).await?,
         }
-        for channel in session.channels() {
+        self.are_open_but(situation, lost)
+    }
+
+    /// Looks whether all channels but `lost` ones are open.
+    ///
+    /// # Errors
+    /// When one is not.
+    pub fn are_open_but(&mut self, situation: Situation, lost: Option<ChannelType>) -> Result<(), Stop> {
+        for channel in self.session(situation)?.channels() {
             let channel_type = channel.id.channel_type;
             // Its data is overdue by then.
             let dropped = situation == Situation::GuestCameSeamless && channel_type == ChannelType::DISPLAY;

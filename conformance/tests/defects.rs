@@ -30,10 +30,22 @@ const SEEN_OTHERWISE: &[(Defect, &[&str])] = &[
     (Defect::BeginWhileArriving, &["S1.1"]),
 ];
 
+/// Cases that are written by hand and do not bring about what these defects need.
+const UNTOUCHED: &[(Defect, &str)] = &[
+    // It links main alone.
+    (Defect::ChildTicketUnchecked, "link/ticket/wrong"),
+    // There is no agent.
+    (Defect::AgentToldAfterMigrate, "seamless/source/only-data-follows"),
+];
+
 const MATRIX: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/DEFECTS.md");
 
 fn is_by_hand(id: &str) -> bool {
     BY_HAND.iter().any(|group| id.split('/').next() == Some(group)) && !id.starts_with("link/segments/")
+}
+
+fn is_touched(id: &str, defect: Defect) -> bool {
+    is_by_hand(id) && !UNTOUCHED.contains(&(defect, id))
 }
 
 fn also(case: &Case, defect: Defect) -> bool {
@@ -58,7 +70,7 @@ async fn each_defect_is_caught_by_the_cases_of_its_requirement_and_every_case_ca
             continue;
         }
         let missed: Vec<_> =
-            row.judging.iter().filter(|(id, failed)| is_by_hand(id) && **failed == Failed::No).collect();
+            row.judging.iter().filter(|(id, failed)| is_touched(id, defect) && **failed == Failed::No).collect();
         if !missed.is_empty() || !row.others.is_empty() {
             wrong.push(format!("{defect} ({requirement}): not caught by {missed:?}; also failed {:?}", row.others));
         }

@@ -6,11 +6,11 @@ use spice_migration::{
     state::{Main, State},
 };
 
-use super::{SEMI, check, check_absent};
+use super::{SEMI, check, check_absent, seamless::UNSUPPORTED_VERSION};
 use crate::{
     case::{Case, Context, Level, OrFail, Stop, Unexpected, Verdict, run},
     context::{MAIN, Place, Setup},
-    migration::{Prepared, collect, deliver, restart},
+    migration::{Prepared, collect, deliver, migrate_data, migrate_flags, restart},
     peer::client::{Channel, Client, Received, Session, is, until},
 };
 
@@ -107,6 +107,8 @@ pub(super) fn cases() -> Vec<Case> {
             cases.push(seamless_case(before, after));
         }
     }
+    cases.push(started_on_the_way_case());
+    cases.extend([true, false].map(behind_migrate_case));
     for before in [Before::None, Before::Started] {
         for after in [After::Never, After::Early] {
             cases.push(semi_seamless_case(before, after));
@@ -394,6 +396,83 @@ async fn seamless(context: &mut Context, before: Before, after: After) -> Verdic
     }
     let heard = heard(&moved.main);
     check(heard == expected, requirement, &moved.main.name, format_args!("{expected:?}"), format_args!("{heard:?}"))
+}
+
+fn started_on_the_way_case() -> Case {
+    Case {
+        id: "agent/seamless/started-on-the-way".into(),
+        title: "An agent that a client starts between main's data and that of other channels is started".into(),
+        requirements: &["D7"],
+        level: Level::Must,
+        sent: "a seamless migration without an agent; it attaches at the target; main's data; AGENT_START; the other channels' data; \
+               then another seamless migration"
+            .into(),
+        expected: "main's data of the second migration says that the client has started the agent".into(),
+        waits: false,
+        run: run(|context| Box::pin(started_on_the_way(context))),
+    }
+}
+
+async fn started_on_the_way(context: &mut Context) -> Verdict {
+    let (source, target, third) = (Place::Source, Place::Target, Place::Third);
+    let setup = Setup { seamless: true, ..Setup::default() };
+    context.start_pair(setup).await?;
+    let client = context.client();
+    let session = begin(context, &client, Before::None).await?;
+    let Prepared { source: mut session, target: mut moved, .. } =
+        context.prepare(&client, session, source, target).await?;
+    context.migrate(source, target).await?;
+    context.attach_agent(target, true).await?;
+    for (channel_type, data) in collect(&mut session).await? {
+        deliver(moved.channel(channel_type)?, &data);
+        if channel_type == ChannelType::MAIN {
+            until!(moved.main, AgentConnectedTokens).await?;
+            start_agent(&moved.main);
+            // The answer shows that the target has processed the message before.
+            let again = client::MigrateDstDoSeamless { src_version: UNSUPPORTED_VERSION };
+            moved.main.send(ClientMessage::MigrateDstDoSeamless(again));
+            until!(moved.main, MigrateDstSeamlessNack).await?;
+        }
+    }
+    moved.list_channels_when_migrated().await?;
+    session.close().await;
+    context.start(third, setup).await?;
+    let Prepared { source: mut moved, .. } = context.prepare(&client, moved, target, third).await?;
+    context.migrate(target, third).await?;
+    let all = collect(&mut moved).await?;
+    let main = all.iter().find(|(channel_type, _)| *channel_type == ChannelType::MAIN);
+    let (_, data) = main.ok_or_else(|| Stop::Inconclusive("main has no data".to_owned()))?;
+    tells_of_agent(Before::Started, &moved.main.name, data)
+}
+
+fn behind_migrate_case(attaches: bool) -> Case {
+    let does = if attaches { "attaches" } else { "goes" };
+    Case {
+        id: format!("agent/behind-migrate/{does}").into(),
+        title: format!("A client that was sent MIGRATE is not told that the agent {does}").into(),
+        requirements: &["S8.1"],
+        level: Level::Must,
+        sent: format!("a seamless migration up to MIGRATE; the agent {does} at the source; MIGRATE_FLUSH_MARK").into(),
+        expected: "MIGRATE_DATA on main, and nothing between it and MIGRATE".into(),
+        waits: false,
+        run: run(move |context| Box::pin(behind_migrate(context, attaches))),
+    }
+}
+
+async fn behind_migrate(context: &mut Context, attaches: bool) -> Verdict {
+    let (source, target) = (Place::Source, Place::Target);
+    context.start_pair(Setup { seamless: true, ..Setup::default() }).await?;
+    let client = context.client();
+    let session = begin(context, &client, if attaches { Before::None } else { Before::Started }).await?;
+    let mut session = context.prepare(&client, session, source, target).await?.source;
+    context.migrate(source, target).await?;
+    session.main.until("MIGRATE", migrate_flags).await?;
+    context.attach_agent(source, attaches).await?;
+    let before = session.main.taken.len();
+    session.main.send(ClientMessage::MigrateFlushMark);
+    session.main.until("MIGRATE_DATA", migrate_data).await.or_fail("S8.1")?;
+    let other = session.main.taken[before..].iter().find(|received| !is!(received, MigrateData));
+    check_absent(other, "S8.1", &session.main, "nothing but MIGRATE_DATA behind MIGRATE")
 }
 
 /// A session at the source, with the agent as it is there.

@@ -7,6 +7,7 @@ use spice_migration::{ChannelType, message::ChannelId};
 use super::check;
 use crate::{
     case::{Case, Context, Level, OrFail, Stop, Verdict, run},
+    context::Setup,
     peer::client::{Channel, Client},
     situation::{Sessions, Situation},
 };
@@ -15,10 +16,20 @@ use crate::{
 const TIMES: usize = 20;
 
 /// The same where a target has not started the channel: there one time in three is one of twenty.
-const TIMES_UNSTARTED: usize = 100;
+const TIMES_UNSTARTED: usize = 300;
 
 /// Between two attempts to link a channel whose last connection the server may not have seen the end of.
 const AGAIN: Duration = Duration::from_millis(10);
+
+/// Where a port is tried, too: on both hosts, before, during and after a migration.
+const WITH_PORT: [Situation; 6] = [
+    Situation::Session,
+    Situation::Agreed,
+    Situation::Flushed,
+    Situation::Waiting,
+    Situation::WaitingSeamless,
+    Situation::Resumed,
+];
 
 /// What the client does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,10 +46,11 @@ enum Deed {
 
 pub(super) fn cases() -> Vec<Case> {
     let deeds = [Deed::Twice, Deed::Silent, Deed::Closed, Deed::HalfClosed];
-    let channels = [ChannelType::DISPLAY, ChannelType::INPUTS, ChannelType::CURSOR];
+    let channels = [ChannelType::DISPLAY, ChannelType::INPUTS, ChannelType::CURSOR, ChannelType::PORT];
     let mut cases = Vec::new();
     for situation in Situation::ALL {
-        for channel_type in channels {
+        let tried = |channel_type: &ChannelType| *channel_type != ChannelType::PORT || WITH_PORT.contains(&situation);
+        for channel_type in channels.into_iter().filter(tried) {
             // What is not linked has no direction to close.
             let possible = |deed: &Deed| situation != Situation::Linked || *deed != Deed::HalfClosed;
             cases.extend(deeds.into_iter().filter(possible).map(|deed| case(situation, channel_type, deed)));
@@ -104,7 +116,8 @@ fn waits(situation: Situation) -> bool {
 
 async fn judge(context: &mut Context, situation: Situation, channel_type: ChannelType, deed: Deed) -> Verdict {
     let requirement = requirements(situation, deed)[0];
-    let mut sessions = situation.reach(context).await?;
+    let port_and_smartcard = channel_type == ChannelType::PORT;
+    let mut sessions = situation.reach_with(context, Setup { port_and_smartcard, ..Setup::NOTHING }).await?;
     let there = situation != Situation::Linked;
     // What the case is about stays open for as long as it says.
     let mut linked = Vec::new();
@@ -156,7 +169,8 @@ async fn judge(context: &mut Context, situation: Situation, channel_type: Channe
     match deed {
         Deed::Twice => {
             // On its way, a seamless client says nothing.
-            if !matches!(situation, Situation::WaitingSeamless | Situation::GuestCameSeamless) {
+            if !matches!(situation, Situation::WaitingSeamless | Situation::GuestCameSeamless | Situation::HalfResumed)
+            {
                 for second in &mut linked {
                     // A display that goes before it is started is another case's. A server may say nothing on it.
                     let _ = second.start().await;

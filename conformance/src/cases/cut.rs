@@ -25,22 +25,29 @@ enum Life {
     Seamless,
 }
 
-/// The connections that are cut.
-const CUT: [(Life, &str); 10] = [
+/// The connections that are cut. In a semi-seamless migration a client says nothing on display at the source.
+const CUT: [(Life, &str); 14] = [
     (Life::Session, "source/main"),
     (Life::Session, "source/inputs"),
+    (Life::Session, "source/display"),
     (Life::SemiSeamless, "source/main"),
     (Life::SemiSeamless, "source/inputs"),
     (Life::SemiSeamless, "target/main"),
     (Life::SemiSeamless, "target/inputs"),
+    (Life::SemiSeamless, "target/display"),
     (Life::Seamless, "source/main"),
     (Life::Seamless, "source/inputs"),
+    (Life::Seamless, "source/display"),
     (Life::Seamless, "target/main"),
     (Life::Seamless, "target/inputs"),
+    (Life::Seamless, "target/display"),
 ];
 
 /// Link message, and mechanism with ticket.
 const LINK_PARTS: usize = 2;
+
+/// How often a cut is tried whose outcome hangs on a race.
+const OFTEN: usize = 10;
 
 /// How many clients live at the same time where hosts cost next to nothing.
 const AT_ONCE: usize = 4;
@@ -258,6 +265,10 @@ async fn gone_at_each(context: &mut Context, life: Life, connection: &'static st
             answers: is_answer,
             after,
         }));
+    }
+    // spice-server 0.15.1 dies of a display that ends before its first message about one time in three.
+    if !quick && (life, connection) == (Life::Session, "source/display") {
+        cuts = std::iter::repeat_n(cuts, OFTEN).flatten().collect();
     }
     try_each(context, life, &cuts).await
 }

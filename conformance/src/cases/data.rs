@@ -232,7 +232,14 @@ fn display() -> Vec<Altered> {
         // 0 and 1 make a number beyond all measure of the magic.
         all.push(altered(slug("surfaces_at_client_ptr", name), done, Change::Number(SURFACES_AT, value), Refuse));
     }
-    let counts = [("0", 0, Survive), ("1025", 1025, Refuse), ("2^31", 1 << 31, Refuse), ("2^32-1", u32::MAX, Refuse)];
+    // One is listed.
+    let counts = [
+        ("0", 0, Survive),
+        ("2", 2, Refuse),
+        ("1025", 1025, Refuse),
+        ("2^31", 1 << 31, Refuse),
+        ("2^32-1", u32::MAX, Refuse),
+    ];
     for (name, count, demand) in counts {
         all.push(altered(
             slug("num_surfaces", name),

@@ -47,8 +47,8 @@ cases! {
         => other_minor;
     "link/size/small" ["L3.1"] Must
         "A link message too small for its fixed part is refused with INVALID_DATA"
-        sends "link headers that announce 17, 1 and 0 bytes, and as many"
-        expects "a link reply with INVALID_DATA, then the end of the connection"
+        sends "link headers that announce 17, 1 and 0 bytes, and as many; and one of 18 bytes, which has no capability words"
+        expects "a link reply with INVALID_DATA, then the end of the connection; of the last OK"
         => small_size;
     "link/size/large" ["L3.2"] Must
         "A link message of more than 4096 bytes is refused with INVALID_DATA"
@@ -176,7 +176,11 @@ async fn small_size(context: &mut Context) -> Verdict {
     for size in [LINK_MESSAGE_LEN as u32 - 1, 1, 0] {
         size_refused(context, "L3.1", size, &[0; LINK_MESSAGE_LEN][..size as usize]).await?;
     }
-    Ok(())
+    let client = context.client();
+    let mut link = client.open(Place::Source.name(), MAIN, context.address(Place::Source)).await?;
+    let bare = LinkRequest { common_words: Vec::new(), channel_words: Vec::new(), ..client.request(0, MAIN) };
+    link.send("link message of 18 bytes", &bare.to_bytes()).await?;
+    accepted(&mut link, "L3.1").await
 }
 
 async fn large_size(context: &mut Context) -> Verdict {

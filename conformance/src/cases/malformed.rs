@@ -20,7 +20,14 @@ use crate::{
 
 use super::message::{Example, examples};
 
-const CHANNELS: [ChannelType; 4] = [ChannelType::MAIN, ChannelType::DISPLAY, ChannelType::INPUTS, ChannelType::CURSOR];
+const CHANNELS: [ChannelType; 6] = [
+    ChannelType::MAIN,
+    ChannelType::DISPLAY,
+    ChannelType::INPUTS,
+    ChannelType::CURSOR,
+    ChannelType::PORT,
+    ChannelType::SMARTCARD,
+];
 
 /// Well-formed on every channel, and of no effect.
 const PONG: ClientMessage<'_> = ClientMessage::Pong(client::Pong { id: 7, timestamp: 7 });
@@ -30,6 +37,22 @@ pub(super) const DEVICE_DATA: u16 = 101;
 
 /// `SPICE_MSGC_SPICEVMC_COMPRESSED_DATA`.
 pub(super) const COMPRESSED_DATA: u16 = 102;
+
+/// The messages of the channels of devices that guests may have.
+const DEVICES: [Example; 4] = [
+    device(ChannelType::PORT, "data", DEVICE_DATA, b"x"),
+    device(ChannelType::PORT, "compressed-data", COMPRESSED_DATA, &compressed_data(LZ4, 1)),
+    // SPICE_MSGC_PORT_EVENT: the client's end is open.
+    device(ChannelType::PORT, "event", 201, &[1]),
+    device(ChannelType::SMARTCARD, "data", DEVICE_DATA, &READER_ADD),
+];
+
+const fn device(channel_type: ChannelType, name: &'static str, id: u16, body: &'static [u8]) -> Example {
+    Example { channel_type, name, message: ClientMessage::Unknown { id, body: Data(body) } }
+}
+
+/// `VSC_ReaderAdd`, of reader 0, with a name of one byte: type, reader, and length.
+const READER_ADD: [u8; 13] = [3, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, b'x'];
 
 /// Its body: how, how many bytes it becomes, and a literal of one byte.
 pub(super) const fn compressed_data(compression: u8, size: u32) -> [u8; 7] {
@@ -78,7 +101,7 @@ struct Trials {
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for example in examples() {
+    for example in examples().chain(DEVICES) {
         let Example { channel_type, name, .. } = example;
         let id = |topic| format!("malformed/{topic}/{channel_type}-{name}");
         let called = c_name(&example);
@@ -116,19 +139,20 @@ pub(super) fn cases() -> Vec<Case> {
             cases.push(case(id("oversized"), title, trials));
         }
     }
-    for channel_type in [ChannelType::PORT, ChannelType::SMARTCARD] {
-        let data = ClientMessage::Unknown { id: DEVICE_DATA, body: Data(&[]) };
-        let example = Example { channel_type, name: "data", message: data };
-        let title = format!("The header of data that announces 2 GiB and more ends the channel {channel_type}");
-        let (requirement, follows, all) = ("M5.2", Follows::End, oversized(&example));
-        let trials = Trials { requirement, channel_type, follows, initialised: true, bystander: false, all };
-        cases.push(case(format!("malformed/oversized/{channel_type}-data"), title, trials));
-    }
     let title = "COMPRESSED_DATA with values that make no sense harms nobody else on port".to_owned();
     let (channel_type, follows) = (ChannelType::PORT, Follows::EndInTheEnd);
     let trials =
         Trials { requirement: "M5.7", channel_type, follows, initialised: true, bystander: false, all: compressed() };
     cases.push(case("malformed/values/port-compressed-data".to_owned(), title, trials));
+    for (name, reader, when) in
+        [("reader", true, "behind VSC_ReaderAdd"), ("no-reader", false, "without VSC_ReaderAdd")]
+    {
+        let title = format!("Data of a smartcard {when} harms nobody else, whatever its header says");
+        let all = smartcard(reader);
+        let channel_type = ChannelType::SMARTCARD;
+        let trials = Trials { requirement: "M5.7", channel_type, follows, initialised: true, bystander: false, all };
+        cases.push(case(format!("malformed/values/smartcard-{name}"), title, trials));
+    }
     let title = "A display channel that ends before its first message harms nobody else".to_owned();
     let nothing = vec![Malformed { what: "nothing".to_owned(), headers: HeaderKind::Mini, bytes: Vec::new() }];
     let id = "malformed/no-init/display".to_owned();
@@ -246,9 +270,31 @@ fn compressed() -> Vec<Malformed> {
     [of_ones].into_iter().chain(bodies).collect()
 }
 
+/// Every type of message that readers have and some that they have not, of readers that there are and that there are not, with every
+/// length that does not fit.
+fn smartcard(reader: bool) -> Vec<Malformed> {
+    let add = mini(String::new(), DEVICE_DATA, READER_ADD.len(), &READER_ADD).bytes;
+    let before = if reader { add } else { Vec::new() };
+    let kinds = (0..=9).chain(HUGE).flat_map(|kind| [0, 1, HUGE[0], HUGE[1]].map(|reader| [kind, reader, 1]));
+    // VSC_ReaderAdd and VSC_APDU.
+    let lengths = [0, 2, HUGE[0], HUGE[1]].into_iter().flat_map(|length| [3, 7].map(|kind| [kind, 0, length]));
+    let of_ones = mini("a body of 0xff throughout".to_owned(), DEVICE_DATA, 13, &[u8::MAX; 13]);
+    let all = kinds.chain(lengths).map(|words: [u32; 3]| {
+        let [kind, reader, length] = words;
+        let body = [words.map(u32::to_le_bytes).as_flattened(), b"x"].concat();
+        let what = format!("type {kind} of reader {reader} with length {length}");
+        let one = mini(what, DEVICE_DATA, body.len(), &body);
+        Malformed { bytes: [&before[..], &one.bytes].concat(), ..one }
+    });
+    all.chain([of_ones]).collect()
+}
+
 fn sizes(example: &Example) -> Vec<Malformed> {
     let (id, body) = (example.message.id(), body(example));
     let mut sizes = vec![0, 1, body.len() - 1, body.len() + 1];
+    if !is_oversized(example) {
+        sizes.extend(HUGE.map(|size| size as usize));
+    }
     sizes.retain(|size| *size != body.len());
     sizes.dedup();
     sizes.into_iter().map(|size| mini(format!("size {size} before {} bytes", body.len()), id, size, &body)).collect()
@@ -274,7 +320,8 @@ fn unknown(channel_type: ChannelType) -> Vec<Malformed> {
         ChannelType::MAIN => &[113, 116],
         ChannelType::DISPLAY => &[106],
         ChannelType::INPUTS => &[105, 110, 115],
-        _ => &[101],
+        ChannelType::CURSOR => &[101],
+        _ => &[103, 202],
     };
     base.iter().chain(own).chain(&far).map(|&id| mini(format!("message {id}"), id, 4, &[0; 4])).collect()
 }
@@ -329,12 +376,13 @@ fn serials() -> Vec<Malformed> {
 
 /// Whether its body may have any length.
 fn is_opaque(example: &Example) -> bool {
-    ["migrate-data", "agent-data", "quality-indicator", "key-scancode", "unknown"].contains(&example.name)
+    ["migrate-data", "agent-data", "quality-indicator", "key-scancode", "unknown", "data", "compressed-data"]
+        .contains(&example.name)
 }
 
 /// Whether it is one of those that a size without measure is tried with: servers may have other limits for some.
 fn is_oversized(example: &Example) -> bool {
-    ["pong", "migrate-data", "agent-data", "init", "key-scancode"].contains(&example.name)
+    ["pong", "migrate-data", "agent-data", "init", "key-scancode", "data"].contains(&example.name)
 }
 
 fn c_name(example: &Example) -> String {

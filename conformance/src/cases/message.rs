@@ -104,7 +104,7 @@ enum Follows {
 
 pub(super) fn cases() -> Vec<Case> {
     let pairs = Situation::ALL.into_iter().flat_map(|situation| examples().map(move |example| (situation, example)));
-    pairs.filter(|(situation, example)| situation.lets_hear(example.channel_type)).map(|(s, e)| case(s, e)).collect()
+    pairs.filter(|(situation, example)| situation.has(example.channel_type)).map(|(s, e)| case(s, e)).collect()
 }
 
 fn case(situation: Situation, example: Example) -> Case {
@@ -113,6 +113,11 @@ fn case(situation: Situation, example: Example) -> Case {
     let c_name = match message {
         ClientMessage::Unknown { id, .. } => format!("{} ({id})", name.to_uppercase().replace('-', "_")),
         _ => message.c_name().to_owned(),
+    };
+    let behind = match situation.holds(channel_type) {
+        true if needs_init(&example) => "; then DISPLAY_INIT, and MIGRATE_END",
+        true => "; then MIGRATE_END",
+        false => "",
     };
     let expected = match follows {
         Follows::End => "the end of this channel; the server lives",
@@ -128,7 +133,7 @@ fn case(situation: Situation, example: Example) -> Case {
         title: format!("{c_name} on {channel_type} is met well by {}", situation.description()).into(),
         requirements,
         level: Level::Must,
-        sent: format!("{c_name} on the {channel_type} channel of {}", situation.description()).into(),
+        sent: format!("{c_name} on the {channel_type} channel of {}{behind}", situation.description()).into(),
         expected: expected.into(),
         // What its server may have to wait for.
         waits: situation == Situation::GuestCameSeamless && channel_type == ChannelType::CURSOR,
@@ -139,14 +144,14 @@ fn case(situation: Situation, example: Example) -> Case {
 /// What must follow a message in a situation, and by which requirement. Where a message is due, only that the server lives: the rest
 /// is for the groups that are about it.
 fn follows(situation: Situation, example: &Example) -> (&'static [&'static str], Follows) {
-    use Situation::{Agreed, Cancelled, Connected, GuestCame, Linked, Session, Waiting};
+    use Situation::{Agreed, Cancelled, ConnectError, Connected, GuestCame, Linked, Session, Waiting};
     match (situation, example.message) {
         (_, ClientMessage::Unknown { id: 999, .. }) => (&["M4.1"], Follows::End),
         (
-            Session | Cancelled | Connected | Agreed,
+            Session | Cancelled | ConnectError | Connected | Agreed,
             ClientMessage::MigrateConnected | ClientMessage::MigrateConnectedSeamless,
         ) => (&["S6.1"], Follows::Cancel),
-        (Session | Cancelled | Connected | Agreed, ClientMessage::MigrateConnectError) => {
+        (Session | Cancelled | ConnectError | Connected | Agreed, ClientMessage::MigrateConnectError) => {
             (&["S6.2"], Follows::NoCancel)
         }
         (Linked | Waiting | GuestCame, ClientMessage::AttachChannels) => (&["T5"], Follows::Silence),
@@ -155,16 +160,31 @@ fn follows(situation: Situation, example: &Example) -> (&'static [&'static str],
     }
 }
 
+/// Whether DISPLAY_INIT has to be sent, too: without it, spice-server 0.15.1 makes everybody wait; that is P2.
+fn needs_init(example: &Example) -> bool {
+    example.channel_type == ChannelType::DISPLAY && example.message.id() != DISPLAY_INIT.0
+}
+
 async fn judge(context: &mut Context, situation: Situation, example: Example) -> Verdict {
     let (requirements, follows) = follows(situation, &example);
     let requirement = requirements[0];
     let limit = situation.patience(context);
     // A client that has been sent away is dropped in the end, whatever it says.
-    let soon = context.soon();
+    let soon = situation.soon(context);
     let mut sessions = situation.reach(context).await?;
     let channel = sessions.channel(situation, example.channel_type)?;
     let before = channel.taken.len();
     channel.send(example.message);
+    let held = situation.holds(example.channel_type);
+    if held {
+        if needs_init(&example) {
+            let (id, body) = DISPLAY_INIT;
+            channel.send(ClientMessage::Unknown { id, body: Data(body) });
+        }
+        // Before MIGRATE_END a server need not read it.
+        sessions.go_on(context, situation, Some(example.channel_type)).await.or_fail(requirement)?;
+    }
+    let channel = sessions.channel(situation, example.channel_type)?;
     match follows {
         Follows::End => {
             channel.closed_within(soon).await.or_fail(requirement)?;
@@ -204,6 +224,10 @@ async fn judge(context: &mut Context, situation: Situation, example: Example) ->
     match example.channel_type {
         ChannelType::MAIN => Ok(()),
         // It has ended, and no other with it.
+        lost if held => {
+            sessions.session(situation)?.list_channels().await.or_fail(requirement)?;
+            sessions.are_open_but(situation, Some(lost)).or_fail(requirement)
+        }
         lost => sessions.go_on(context, situation, Some(lost)).await.or_fail(requirement),
     }
 }

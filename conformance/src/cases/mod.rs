@@ -7,6 +7,7 @@ mod agent;
 mod cancel;
 mod capabilities;
 mod channel;
+mod child;
 mod clients;
 mod cut;
 mod data;
@@ -53,6 +54,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
             channel::cases(),
             vanish::cases(),
             cut::cases(),
+            child::cases(),
             capabilities::cases(),
             clients::cases(),
             several::cases(),

@@ -1,13 +1,13 @@
 //! Migrations that follow each other: a second destination before the first is reached, a target that becomes a source, and another
 //! attempt after one that came to nothing.
 
-use spice_migration::ClientMessage;
+use spice_migration::{ClientMessage, ServerMessage};
 
 use super::{check, check_absent, clients::switched};
 use crate::{
     case::{Case, Context, Level, OrFail, Scheme, Verdict, run},
     context::{Place, Setup},
-    migration::{Prepared, relay, restart},
+    migration::{Prepared, relay, restart, seamless_version},
     peer::client::{Client, is, until},
     situation::{SEMI_AND_NAME, Situation},
     subject::{Destination, HostEvent},
@@ -46,18 +46,25 @@ pub(super) fn cases() -> Vec<Case> {
             run: run(move |context| Box::pin(second_destination(context, situation))),
         });
     }
-    cases.push(Case {
-        id: "repeat/second-destination/announced".into(),
-        title: "Another destination replaces the first one for a client that has not answered".into(),
-        requirements: &["S10.3"],
-        level: Level::Must,
-        sent: "MIGRATE_BEGIN unanswered; the host announces a third one; MIGRATE_CONNECT_ERROR if no other announcement comes before; \
-               the client goes to the third host"
+    for situation in [Situation::Announced, Situation::AnnouncedSeamless, Situation::ConnectError] {
+        let answered = situation == Situation::ConnectError;
+        cases.push(Case {
+            id: format!("repeat/second-destination/{}", situation.name()).into(),
+            title: format!("Another destination replaces the first one for {}", situation.description()).into(),
+            requirements: if answered { &["S10.1"] } else { &["S10.3"] },
+            level: Level::Must,
+            sent: format!(
+                "in {}: the host announces a third one; {}the client goes there",
+                situation.description(),
+                if answered { "" } else { "MIGRATE_CONNECT_ERROR if nothing comes at once; " }
+            )
             .into(),
-        expected: "the new announcement, at once or behind the answer, and a migration to the third host that completes".into(),
-        waits: false,
-        run: run(|context| Box::pin(second_announcement(context))),
-    });
+            expected: "the new announcement and no MIGRATE_CANCEL, and a migration to the third host that completes"
+                .into(),
+            waits: false,
+            run: run(move |context| Box::pin(second_announcement(context, situation))),
+        });
+    }
     for situation in [Situation::GuestCame, Situation::GuestCameSeamless, Situation::Restarted, Situation::Resumed] {
         let early = !situation.serves();
         cases.push(Case {
@@ -125,33 +132,35 @@ async fn second_destination(context: &mut Context, situation: Situation) -> Verd
 }
 
 /// Servers differ in whether they wait for the first answer, and both serve the client.
-async fn second_announcement(context: &mut Context) -> Verdict {
+async fn second_announcement(context: &mut Context, situation: Situation) -> Verdict {
     let (source, third) = (Place::Source, Place::Third);
-    let mut sessions = Situation::Announced.reach(context).await?;
-    context.start(third, Setup::default()).await?;
+    let seamless = situation == Situation::AnnouncedSeamless;
+    let requirement = if situation == Situation::ConnectError { "S10.1" } else { "S10.3" };
+    let mut sessions = situation.reach(context).await?;
+    context.start(third, Setup { seamless, ..Setup::NOTHING }).await?;
     let mut session = sessions.take(source)?;
-    let client = client(context, false);
+    let client = client(context, seamless);
+    let before = session.main.taken.len();
     context.announce(source, third).await?;
     // What the server says at once comes before this.
-    let before = session.main.taken.len();
     session.list_channels().await?;
-    let at_once = session.main.taken[before..].iter().find_map(|received| Destination::told(&received.message().ok()?));
-    let told = match at_once {
+    let announcement = |message: &ServerMessage<'_>| Some((Destination::told(message)?, seamless_version(message)));
+    let at_once = session.main.taken[before..].iter().find_map(|received| announcement(&received.message().ok()?));
+    let (told, src_version) = match at_once {
         Some(told) => told,
         None => {
-            session.main.send(ClientMessage::MigrateConnectError);
-            session.main.until("MIGRATE_BEGIN", Destination::told).await.or_fail("S10.3")?
+            if situation != Situation::ConnectError {
+                session.main.send(ClientMessage::MigrateConnectError);
+            }
+            session.main.until("the new announcement", announcement).await.or_fail(requirement)?
         }
     };
+    let cancelled = session.main.taken[before..].iter().find(|received| is!(received, MigrateCancel));
+    check_absent(cancelled, requirement, &session.main, "no MIGRATE_CANCEL for a client that had not connected")?;
     let given = context.given_destination(third);
-    check(told == given, "S10.3", &session.main.name, format_args!("{given:?}"), format_args!("{told:?}"))?;
-    let address = context.address(third);
-    let mut at_third = client.connect_migrating(third.name(), address, &session).await?;
-    client.connect_children(third.name(), address, &mut at_third).await?;
-    session.main.send(ClientMessage::MigrateConnected);
-    session.list_channels().await?;
-    let prepared = Prepared { scheme: Scheme::SemiSeamless, source: session, target: at_third };
-    context.complete(prepared, source, third).await.or_fail("S10.3")?.close().await;
+    check(told == given, requirement, &session.main.name, format_args!("{given:?}"), format_args!("{told:?}"))?;
+    let prepared = context.arrive(&client, session, third, src_version).await.or_fail(requirement)?;
+    context.complete(prepared, source, third).await.or_fail(requirement)?.close().await;
     Ok(())
 }
 

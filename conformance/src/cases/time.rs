@@ -7,7 +7,10 @@ use spice_migration::{
     ChannelType, ClientMessage, Data,
     frame::HeaderKind,
     link::LinkError,
-    message::{ChannelId, client::Pong},
+    message::{
+        ChannelId,
+        client::{MigrateData, Pong},
+    },
 };
 use tokio::time::sleep;
 
@@ -15,8 +18,8 @@ use super::{cases, check_open};
 use crate::{
     case::{Context, OrFail, Stop, Verdict},
     context::{MAIN, Place, Setup},
-    migration::{deliver, take_data},
-    peer::client::{Client, DISPLAY_INIT, RawLink, framed},
+    migration::{deliver, migrate_data, migrate_flags, take_data},
+    peer::client::{Channel, Client, DISPLAY_INIT, RawLink, framed},
     situation::{Sessions, Situation},
     subject::HostEvent,
 };
@@ -67,6 +70,11 @@ cases! {
         sends "a session with a display of which nothing is read; then a new client"
         expects "a session for the new client, at once"
         => reads_nothing_on_display;
+    "time/reads-nothing/migration" ["H6", "S9.1"] Must waits
+        "A client that reads nothing keeps neither host waiting, nor the next client"
+        sends "a link of main of which nothing is read, and ATTACH_CHANNELS on it until the answers fill all buffers; the VM is migrated"
+        expects "the guest at the target and the source done within 10 s; then a session for a new client"
+        => reads_nothing_while_migrating;
     "time/link/byte-by-byte" ["P2"] Must
         "A client that links byte by byte delays no other"
         sends "a link message of inputs, a byte at a time; answers on main in between; in the middle a new client"
@@ -82,6 +90,11 @@ cases! {
         sends "a message on inputs, ten bytes of it at one a second; behind each of them ATTACH_CHANNELS on main; then a new client"
         expects "each CHANNELS_LIST, and a session for the new client, at once"
         => message_a_byte_a_second;
+    "time/byte-a-second/migration" ["M5.8", "P2"] Must waits
+        "A client that is handed over at one byte a second arrives, and delays no other"
+        sends "on inputs, MIGRATE_FLUSH_MARK and MIGRATE_DATA, the first bytes of each at one a second; behind each of them a link message"
+        expects "a link reply to each, and a session that works at the target"
+        => migrates_a_byte_a_second;
 }
 
 /// The receive buffer of a client that reads nothing.
@@ -96,6 +109,9 @@ const FLOOD: usize = 1 << 20;
 /// How slow, and for how long.
 const BYTE: Duration = Duration::from_secs(1);
 const BYTES: usize = 10;
+
+/// The same where a server may drop a client that takes long.
+const FEW_BYTES: usize = 2;
 
 async fn migrate_unanswered(context: &mut Context) -> Verdict {
     stays(context, Situation::Migrating).await
@@ -158,12 +174,23 @@ async fn display_without_data(context: &mut Context) -> Verdict {
 
 async fn reads_nothing_on_main(context: &mut Context) -> Verdict {
     context.start_source(Setup::default()).await?;
-    let mut unread = unread(context, 0, MAIN).await?;
-    // A server need not take them all.
-    let all = framed(HeaderKind::Mini, &ClientMessage::AttachChannels).repeat(UNREAD);
-    let _ = unread.send("ATTACH_CHANNELS, time and again", &all).await;
+    let unread = unread_main(context).await?;
     let client = context.client();
     context.connect(&client, Place::Source).await.or_fail("P2")?.close().await;
+    drop(unread);
+    Ok(())
+}
+
+async fn reads_nothing_while_migrating(context: &mut Context) -> Verdict {
+    let limit = context.subject.migrate_timeout() + context.patience();
+    context.start_pair(Setup::NOTHING).await?;
+    let unread = unread_main(context).await?;
+    context.announce(Place::Source, Place::Target).await?;
+    context.migrate(Place::Source, Place::Target).await?;
+    context.happened(Place::Target, HostEvent::Resume, limit).await.or_fail("H6")?;
+    context.happened(Place::Source, HostEvent::ClientMigrationCompleted, limit).await.or_fail("S9.1")?;
+    let client = context.client();
+    context.connect(&client, Place::Target).await.or_fail("H6")?.close().await;
     drop(unread);
     Ok(())
 }
@@ -245,6 +272,55 @@ async fn message_a_byte_a_second(context: &mut Context) -> Verdict {
     }
     context.connect(&client, Place::Source).await.or_fail("P2")?.close().await;
     Ok(())
+}
+
+async fn migrates_a_byte_a_second(context: &mut Context) -> Verdict {
+    let mut sessions = Situation::WaitingSeamless.reach(context).await?;
+    let (mut source, mut target) = (sessions.take(Place::Source)?, sessions.take(Place::Target)?);
+    context.migrate(Place::Source, Place::Target).await?;
+    for (source, target) in source.channels().zip(target.channels()) {
+        if source.id.channel_type != ChannelType::INPUTS
+            && let Some(data) = take_data(source).await?
+        {
+            deliver(target, &data);
+        }
+    }
+    let inputs = source.child(ChannelType::INPUTS)?;
+    inputs.until("MIGRATE", migrate_flags).await?;
+    send_slowly(context, Place::Source, inputs, &ClientMessage::MigrateFlushMark).await?;
+    let data = inputs.until("MIGRATE_DATA", migrate_data).await.or_fail("M5.8")?;
+    source.close().await;
+    let data = ClientMessage::MigrateData(MigrateData { data: Data(&data) });
+    send_slowly(context, Place::Target, target.child(ChannelType::INPUTS)?, &data).await?;
+    target.list_channels_when_migrated().await.or_fail("M5.8")?;
+    target.close().await;
+    Ok(())
+}
+
+async fn send_slowly(
+    context: &mut Context,
+    place: Place,
+    channel: &mut Channel,
+    message: &ClientMessage<'_>,
+) -> Verdict {
+    let bytes = framed(HeaderKind::Mini, message);
+    let (first, rest) = bytes.split_at(FEW_BYTES);
+    for byte in first {
+        channel.send_bytes("a byte", vec![*byte]);
+        context.await_reply(place).await.or_fail("P2")?;
+        sleep(BYTE).await;
+    }
+    channel.send_bytes("the rest", rest.to_vec());
+    Ok(())
+}
+
+/// Links main, and fills all that there is between it and its client, who reads nothing.
+async fn unread_main(context: &mut Context) -> Result<RawLink, Stop> {
+    let mut link = unread(context, 0, MAIN).await?;
+    // A server need not take them all.
+    let all = framed(HeaderKind::Mini, &ClientMessage::AttachChannels).repeat(UNREAD);
+    let _ = link.send("ATTACH_CHANNELS, time and again", &all).await;
+    Ok(link)
 }
 
 /// Links a channel, and reads nothing behind the link result.

@@ -1,10 +1,10 @@
 //! Hosts that demand TLS, and hosts that refuse it.
 
 use spice_migration::{
-    ClientMessage,
+    ChannelType, ClientMessage,
     caps::MainCapability,
     link::{AuthMechanism, LinkError},
-    message::client::MigrateDstDoSeamless,
+    message::{ChannelId, client::MigrateDstDoSeamless},
     state::VERSION,
 };
 
@@ -30,6 +30,11 @@ cases! {
         sends "a plaintext link of main to a host that demands TLS of every channel"
         expects "a link reply with NEED_SECURED"
         => need_secured;
+    "tls/link/child-need-secured" ["L4"] Must
+        "A plaintext link beside a session over TLS is refused with NEED_SECURED where TLS is demanded"
+        sends "main over TLS to a host that demands it of every channel; a plaintext link of inputs of that session"
+        expects "a link reply with NEED_SECURED"
+        => child_need_secured;
     "tls/link/need-unsecured" ["L4"] Must
         "A link over TLS is refused with NEED_UNSECURED where plaintext is demanded"
         sends "a link of main over TLS to a host that demands plaintext of every channel"
@@ -111,7 +116,15 @@ const WITH_PASSWORD: Setup = Setup { password: true, ..SECURED };
 
 async fn need_secured(context: &mut Context) -> Verdict {
     context.start_source(SECURED).await?;
-    refused_in_plaintext(context, Place::Source, 0).await
+    refused_in_plaintext(context, Place::Source, 0, MAIN).await
+}
+
+async fn child_need_secured(context: &mut Context) -> Verdict {
+    context.start_source(SECURED).await?;
+    let client = context.client();
+    let session = context.connect_main(&client, Place::Source).await?;
+    let inputs = ChannelId { channel_type: ChannelType::INPUTS, id: 0 };
+    refused_in_plaintext(context, Place::Source, session.id, inputs).await
 }
 
 async fn need_unsecured(context: &mut Context) -> Verdict {
@@ -128,12 +141,12 @@ async fn need_unsecured(context: &mut Context) -> Verdict {
     check(reply.error == LinkError::NEED_UNSECURED, "L4", link.name(), LinkError::NEED_UNSECURED, reply.error)
 }
 
-/// A plaintext link of main.
-async fn refused_in_plaintext(context: &mut Context, place: Place, connection_id: u32) -> Verdict {
+/// A plaintext link where TLS is due.
+async fn refused_in_plaintext(context: &mut Context, place: Place, connection_id: u32, channel: ChannelId) -> Verdict {
     let client = Client { tls: None, ..context.client() };
     let address = context.host(place).spice();
-    let mut link = client.open(place.name(), MAIN, address).await?;
-    link.request(&client.request(connection_id, MAIN)).await?;
+    let mut link = client.open(place.name(), channel, address).await?;
+    link.request(&client.request(connection_id, channel)).await?;
     let reply = link.reply().await.or_fail("L4")?;
     check(reply.error == LinkError::NEED_SECURED, "L4", link.name(), LinkError::NEED_SECURED, reply.error)
 }
@@ -158,6 +171,11 @@ async fn anonymous(context: &mut Context) -> Verdict {
     // How it is refused is L5.3.
     if answered.is_err() || length > MAX_MECHANISMS {
         return Ok(());
+    }
+    if length == 0 {
+        // An empty list, or link result OK: then a session begins.
+        let begins = link.read("the end", &mut word).await.is_ok();
+        return check(!begins, "L5.8", link.name(), "a client that is refused", "link result OK, and a first message");
     }
     let mut mechanisms = vec![0; length as usize];
     link.read("a list of mechanisms", &mut mechanisms).await?;
@@ -228,7 +246,7 @@ async fn seamless(context: &mut Context) -> Verdict {
 async fn plaintext_first(context: &mut Context) -> Verdict {
     let (client, session) = connected(context).await?;
     context.announce(Place::Source, Place::Target).await?;
-    refused_in_plaintext(context, Place::Target, session.id).await?;
+    refused_in_plaintext(context, Place::Target, session.id, MAIN).await?;
     let prepared = context.follow(&client, session, Place::Target).await.or_fail("L4")?;
     works_at_target(context, prepared).await.or_fail("L4")
 }

@@ -75,12 +75,16 @@ defects! {
     WordsOutsideAnsweredWithError "words-outside-answered-with-error" "L3.4";
     /// A channel that demands TLS is linked in plaintext, too.
     PlaintextAccepted "plaintext-accepted" "L4";
+    /// Of a host that demands TLS the channels beside main are linked in plaintext, too.
+    PlaintextChildAccepted "plaintext-child-accepted" "L4";
     /// A channel that demands plaintext is linked over TLS, too.
     TlsAccepted "tls-accepted" "L4";
     /// A connection over TLS is closed once it is secured.
     TlsClosed "tls-closed" "L4.2";
     /// The ticket is not checked.
     AnyTicketAccepted "any-ticket-accepted" "L5.1";
+    /// The ticket of a channel beside main is not checked.
+    ChildTicketUnchecked "child-ticket-unchecked" "L5.1";
     /// A ticket that begins with the password is taken for it.
     TicketComparedInPart "ticket-compared-in-part" "L5.1";
     /// A host with a password refuses every ticket.
@@ -175,6 +179,8 @@ defects! {
     FlushFlagMissingOnInputs "flush-flag-missing-on-inputs" "S7";
     /// PING follows MIGRATE on the display channel.
     PingAfterMigrate "ping-after-migrate" "S8.1";
+    /// A client that was sent MIGRATE is told of the agent as before, as by spice-server 0.15.1.
+    AgentToldAfterMigrate "agent-told-after-migrate" "S8.1";
     /// The display channel's MIGRATE_DATA does not wait for FLUSH_MARK.
     DataBeforeFlush "data-before-flush" "S8.2";
     /// The data of inputs never counts a mouse motion.

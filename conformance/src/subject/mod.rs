@@ -107,6 +107,12 @@ impl Subject {
         matches!(self, Self::Embedded(_))
     }
 
+    /// Whether a target starts the guest as soon as it has it, and not when its client has come, too.
+    #[must_use]
+    pub const fn starts_guest_alone(&self) -> bool {
+        matches!(self, Self::Qemu(_))
+    }
+
     pub(crate) async fn start(
         &self,
         directory: &Path,

@@ -281,8 +281,10 @@ async fn link(stream: &mut Stream, connection: u64, server: &Server, outbound: m
         }
     };
     let secured = matches!(stream, Either::Right(_));
+    let is_child = message.channel_type != ChannelType::MAIN;
+    let insecure = has(Defect::PlaintextAccepted) || is_child && has(Defect::PlaintextChildAccepted);
     match server.security {
-        Security::Required if !secured && !has(Defect::PlaintextAccepted) => {
+        Security::Required if !secured && !insecure => {
             return refuse(stream, LinkError::NEED_SECURED).await;
         }
         Security::Refused if secured && !has(Defect::TlsAccepted) => {
@@ -299,7 +301,7 @@ async fn link(stream: &mut Stream, connection: u64, server: &Server, outbound: m
     let channel = channel_capabilities(message.channel_type).map(u32::to_le_bytes);
     let capabilities =
         Capabilities { common: CapabilityWords::new(&common), channel: CapabilityWords::new(channel.as_slice()) };
-    if message.channel_type == ChannelType::MAIN && has(Defect::PlaceTakenBeforeTicket) {
+    if !is_child && has(Defect::PlaceTakenBeforeTicket) {
         server.inputs.send(Input::Evicted).await.ok()?;
     }
     reply(stream, &LinkReply { error: LinkError::OK, public_key, capabilities }).await?;
@@ -311,8 +313,8 @@ async fn link(stream: &mut Stream, connection: u64, server: &Server, outbound: m
     }
     match mechanism {
         AuthMechanism::SASL if secured && has(Defect::AnonymousAccepted) => accept_anonymous(stream).await?,
-        AuthMechanism::SPICE => accept_ticket(stream, server).await?,
-        _ if has(Defect::UnknownMechanismAccepted) => accept_ticket(stream, server).await?,
+        AuthMechanism::SPICE => accept_ticket(stream, server, is_child).await?,
+        _ if has(Defect::UnknownMechanismAccepted) => accept_ticket(stream, server, is_child).await?,
         _ => return refuse(stream, LinkError::INVALID_DATA).await,
     }
     Some(Link {
@@ -326,7 +328,7 @@ async fn link(stream: &mut Stream, connection: u64, server: &Server, outbound: m
 }
 
 /// `None` if the ticket is not right.
-async fn accept_ticket(stream: &mut Stream, server: &Server) -> Option<()> {
+async fn accept_ticket(stream: &mut Stream, server: &Server, is_child: bool) -> Option<()> {
     let has = |defect| server.settings.defect == Some(defect);
     let mut ticket = [0; TICKET_LEN];
     stream.read_exact(&mut ticket).await.ok()?;
@@ -345,7 +347,7 @@ async fn accept_ticket(stream: &mut Stream, server: &Server) -> Option<()> {
             let right = begins
                 && (sent.is_some_and(|sent| sent.len() == password.len()) || has(Defect::TicketComparedInPart))
                 && !has(Defect::RightTicketRefused);
-            right || has(Defect::AnyTicketAccepted)
+            right || has(Defect::AnyTicketAccepted) || is_child && has(Defect::ChildTicketUnchecked)
         };
         if !opens {
             write(stream, &LinkError::PERMISSION_DENIED.0.to_le_bytes()).await;

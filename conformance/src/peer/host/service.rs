@@ -505,7 +505,7 @@ impl Task {
         let has = self.defects();
         let defect = self.settings.defect;
         for client in &mut self.clients {
-            let told = self.server.serves(client.id) && !client.leaving;
+            let told = self.server.serves(client.id) && (!client.leaving || has(Defect::AgentToldAfterMigrate));
             match attached {
                 true if told => client.send_agent_connected(defect),
                 false if told && !has(Defect::AgentGoneUntold) => client.send_agent_disconnected(),
@@ -575,8 +575,10 @@ impl Task {
         let serves = self.server.serves(self.clients[owner].id);
         let defect = self.settings.defect;
         let client = &mut self.clients[owner];
+        // Main goes on when its own data has come, whatever the other channels lack.
+        let restored = client.channel(MAIN).is_some_and(|main| main.restored);
         match message {
-            ClientMessage::AgentStart(_) if serves => client.agent_started = self.agent.attached,
+            ClientMessage::AgentStart(_) if serves || restored => client.agent_started = self.agent.attached,
             ClientMessage::AttachChannels => {
                 let whole = client.channels.len() > children(&self.options).count();
                 // One whose migration is seamless has been declined only when it asked a second time.
@@ -584,14 +586,13 @@ impl Task {
                     && (has(Defect::AttachIgnoredAfterSeamless)
                         || !whole && has(Defect::UnlinkedChannelAwaited)
                         || client.declined && has(Defect::SecondRequestHoldsCompletion));
-                let has_main = client.channel(MAIN).is_some_and(|main| main.restored);
-                let early = has(Defect::AttachAnsweredWhileMigrating) || has_main && has(Defect::MainDataCompletes);
+                let early = has(Defect::AttachAnsweredWhileMigrating) || restored && has(Defect::MainDataCompletes);
                 if (serves || early) && !client.leaving && !ignored {
                     client.send_channels_list(&self.options, defect);
                 }
             }
             // The guest has no tablet, so the mode is always the same.
-            ClientMessage::MouseModeRequest(_) if serves => {
+            ClientMessage::MouseModeRequest(_) if serves || restored => {
                 let (supported_modes, current_mode) = (MouseModes::SERVER, MouseModes::SERVER);
                 client.send_main(&ServerMessage::MouseMode(send::MouseMode { supported_modes, current_mode }));
             }
