@@ -170,7 +170,7 @@ async fn judge(context: &mut Context, situation: Situation, example: Example) ->
     let requirement = requirements[0];
     let limit = situation.patience(context);
     // A client that has been sent away is dropped in the end, whatever it says.
-    let soon = situation.soon(context);
+    let soon = context.soon();
     let mut sessions = situation.reach(context).await?;
     let channel = sessions.channel(situation, example.channel_type)?;
     let before = channel.taken.len();
