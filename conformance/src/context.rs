@@ -394,11 +394,13 @@ impl Context {
         let mut leaks = Vec::new();
         for host in &self.hosts {
             let mut pause = Duration::from_millis(1);
-            while host.connections().is_some_and(|kept| kept > open) && Instant::now() < deadline {
+            let mut kept = host.connections();
+            while kept.is_some_and(|kept| kept > open) && Instant::now() < deadline {
                 tokio::time::sleep(pause).await;
                 pause *= 2;
+                kept = host.connections();
             }
-            if let Some(left) = host.connections().filter(|kept| *kept > open) {
+            if let Some(left) = kept.filter(|kept| *kept > open) {
                 leaks.push(Finding {
                     requirement: "P1",
                     connection: host.name().to_owned(),

@@ -450,7 +450,8 @@ impl QemuHost {
         for socket in procfs::net::unix().ok()? {
             new.remove(&socket.inode);
         }
-        Some(new.len())
+        // What has been closed meanwhile may have been a Unix socket that the table did not have any more.
+        Some(new.intersection(&self.sockets_now()).count())
     }
 
     fn sockets_now(&self) -> HashSet<u64> {
