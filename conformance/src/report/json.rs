@@ -57,7 +57,9 @@ pub fn write(report: &Report, mut to: impl Write) -> io::Result<()> {
         },
     };
     serde_json::to_writer_pretty(&mut to, &document)?;
-    to.write_all(b"\n")
+    to.write_all(b"\n")?;
+    // What is still in a buffer can fail, too.
+    to.flush()
 }
 
 /// The list of cases: an array of objects.
