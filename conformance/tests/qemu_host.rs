@@ -18,6 +18,7 @@ use spice_conformance::{
     trace::Trace,
 };
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -104,6 +105,27 @@ async fn a_stopped_process_is_unresponsive() {
     let error = pair.source.cancel().await.unwrap_err();
     assert_eq!(error.reason, "an earlier command was not answered");
     pair.source.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_was_reset_counts_as_long_as_the_process_holds_it() {
+    let Some(pair) = Pair::start("connections that are reset").await else { return };
+    let count = async |expected| {
+        let began = Instant::now();
+        while pair.source.connections() != Some(expected) {
+            assert!(began.elapsed() < DEADLINE, "{:?}, not {expected}", pair.source.connections());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let client = TcpStream::connect(pair.source.spice()).await.unwrap();
+    count(1).await;
+    let process = pair.source.process_id().unwrap();
+    signal("-STOP", process);
+    client.set_zero_linger().unwrap();
+    drop(client);
+    assert_eq!(pair.source.connections(), Some(1));
+    signal("-CONT", process);
+    count(0).await;
 }
 
 #[tokio::test]
