@@ -245,9 +245,8 @@ impl Context {
     /// When it does not reply.
     pub async fn await_reply(&mut self, place: Place) -> Result<(), Unexpected> {
         let (client, address) = (self.client(), self.address(place));
-        let inputs = ChannelId { channel_type: ChannelType::INPUTS, id: 0 };
-        let mut link = client.open(place.name(), inputs, address).await?;
-        link.request(&client.request(0, inputs)).await?;
+        let mut link = client.open(place.name(), INPUTS, address).await?;
+        link.request(&client.request(0, INPUTS)).await?;
         link.reply().await.map(drop)
     }
 
@@ -465,6 +464,12 @@ impl Place {
 
 /// The main channel.
 pub const MAIN: ChannelId = ChannelId { channel_type: ChannelType::MAIN, id: 0 };
+
+/// The first display channel.
+pub const DISPLAY: ChannelId = ChannelId { channel_type: ChannelType::DISPLAY, id: 0 };
+
+/// The inputs channel.
+pub const INPUTS: ChannelId = ChannelId { channel_type: ChannelType::INPUTS, id: 0 };
 
 /// What can be told of a subject before it is tested.
 #[derive(Clone, Debug, serde::Serialize)]

@@ -158,8 +158,22 @@ pub async fn restart(target: &mut Session) -> Result<(), Unexpected> {
 /// # Errors
 /// When a message that is due does not come.
 pub async fn relay(source: &mut Session, target: &mut Session) -> Result<(), Unexpected> {
+    relay_but(source, target, None).await
+}
+
+/// The same on every channel but one kind of them.
+///
+/// # Errors
+/// See [`relay`].
+pub async fn relay_but(
+    source: &mut Session,
+    target: &mut Session,
+    left_out: Option<ChannelType>,
+) -> Result<(), Unexpected> {
     for (source, target) in source.channels().zip(target.channels()) {
-        if let Some(data) = take_data(source).await? {
+        if Some(source.id.channel_type) != left_out
+            && let Some(data) = take_data(source).await?
+        {
             deliver(target, &data);
         }
     }

@@ -7,7 +7,7 @@ use spice_migration::{ChannelType, ClientMessage, caps::MainCapability, message:
 use crate::{
     case::{Context, Stop},
     context::{Place, Setup},
-    migration::{Prepared, deliver, migrate_data, migrate_flags, restart, take_data},
+    migration::{Prepared, migrate_data, migrate_flags, relay_but, restart},
     peer::client::{Channel, Session, until},
     subject::HostEvent,
 };
@@ -366,13 +366,7 @@ impl Situation {
             }
             Self::HalfResumed => {
                 context.migrate(source, target).await?;
-                for (from, to) in prepared.source.channels().zip(prepared.target.channels()) {
-                    if let Some(data) = take_data(from).await?
-                        && to.id.channel_type != ChannelType::INPUTS
-                    {
-                        deliver(to, &data);
-                    }
-                }
+                relay_but(&mut prepared.source, &mut prepared.target, Some(ChannelType::INPUTS)).await?;
                 // Comes behind main's.
                 until!(prepared.target.main, MultiMediaTime).await?;
             }

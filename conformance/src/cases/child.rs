@@ -1,19 +1,15 @@
 //! Links of the channels beside main: they belong to a session that is there, and no ticket is checked less on them.
 
-use spice_migration::{
-    ChannelType, ClientMessage, Data,
-    link::LinkError,
-    message::{ChannelId, client::MigrateDstDoSeamless},
-};
+use spice_migration::{ClientMessage, Data, message::client::MigrateDstDoSeamless};
 
 use super::{
     SEMI, cases, check, check_absent,
-    link::{authenticated, bad_connection_id, result_is},
+    link::{bad_connection_id, ticket_refused},
     seamless::UNSUPPORTED_VERSION,
 };
 use crate::{
-    case::{Context, OrFail, Stop, Verdict},
-    context::{Place, Setup},
+    case::{Context, OrFail, Verdict},
+    context::{DISPLAY, INPUTS, Place, Setup},
     peer::client::{DISPLAY_INIT, Received, is, until},
     situation::Situation,
     subject::{HostEvent, Void},
@@ -62,8 +58,6 @@ cases! {
         => held_display;
 }
 
-const INPUTS: ChannelId = ChannelId { channel_type: ChannelType::INPUTS, id: 0 };
-
 const WITH_PASSWORD: Setup = Setup { password: true, ..Setup::NOTHING };
 
 async fn replaced(context: &mut Context) -> Verdict {
@@ -108,7 +102,7 @@ async fn wrong_ticket(context: &mut Context) -> Verdict {
     let client = context.client();
     let mut session = context.connect_main(&client, Place::Source).await?;
     for wrong in ["another", ""] {
-        denied(context, "L5.1", Place::Source, session.id, wrong).await?;
+        ticket_refused(context, "L5.1", Place::Source, INPUTS, session.id, wrong).await?;
     }
     let address = context.address(Place::Source);
     let inputs = client.link(Place::Source.name(), address, session.id, INPUTS).await?;
@@ -120,7 +114,7 @@ async fn wrong_ticket_at_target(context: &mut Context) -> Verdict {
     let mut sessions = Situation::Linked.reach_with(context, WITH_PASSWORD).await?;
     let id = sessions.session(Situation::Linked)?.id;
     for wrong in ["another", ""] {
-        denied(context, "L5.1", Place::Target, id, wrong).await?;
+        ticket_refused(context, "L5.1", Place::Target, INPUTS, id, wrong).await?;
     }
     sessions.go_on(context, Situation::Linked, None).await.or_fail("L5.1")
 }
@@ -130,15 +124,14 @@ async fn expired_ticket(context: &mut Context) -> Verdict {
     let client = context.client();
     let session = context.connect_main(&client, Place::Source).await?;
     context.void_password(Place::Source, Void::Expired).await?;
-    denied(context, "L5.5", Place::Source, session.id, &client.password).await
+    ticket_refused(context, "L5.5", Place::Source, INPUTS, session.id, &client.password).await
 }
 
 async fn held_display(context: &mut Context) -> Verdict {
     let mut sessions = Situation::Linked.reach(context).await?;
     let (client, address) = (context.client(), context.address(Place::Target));
     let session = sessions.session(Situation::Linked)?;
-    let display = ChannelId { channel_type: ChannelType::DISPLAY, id: 0 };
-    let mut display = client.link(Place::Target.name(), address, session.id, display).await?;
+    let mut display = client.link(Place::Target.name(), address, session.id, DISPLAY).await?;
     let (id, body) = DISPLAY_INIT;
     display.send(ClientMessage::Unknown { id, body: Data(body) });
     // The answer shows that a server which serves its connections in turn has seen what came before.
@@ -150,19 +143,4 @@ async fn held_display(context: &mut Context) -> Verdict {
     check_absent(early, "T2.1", main, "no INIT before MIGRATE_END")?;
     let shown = display.arrived().next().map(Received::name);
     check(shown.is_none(), "T2.1", &display.name, "nothing before MIGRATE_END", shown.unwrap_or_default())
-}
-
-/// A link of inputs whose ticket should be refused.
-async fn denied(
-    context: &mut Context,
-    requirement: &'static str,
-    place: Place,
-    connection_id: u32,
-    password: &str,
-) -> Result<(), Stop> {
-    let client = context.client().with_password(password);
-    let mut link = client.open(place.name(), INPUTS, context.address(place)).await?;
-    let result =
-        authenticated(&client, &mut link, client.request(connection_id, INPUTS)).await?.or_fail(requirement)?;
-    result_is(&link, requirement, result, LinkError::PERMISSION_DENIED)
 }

@@ -1,11 +1,11 @@
 //! Another client, in every situation of a server: it takes the place of the one that is there, and loses nothing by it; one that is
 //! refused takes nobody's.
 
-use spice_migration::{ClientMessage, ServerMessage, link::LinkError};
+use spice_migration::{ClientMessage, ServerMessage};
 
-use super::{SEMI, check, check_absent};
+use super::{SEMI, check, check_absent, link::ticket_refused};
 use crate::{
-    case::{Case, Context, Level, OrFail, Stop, Unexpected, Verdict, run},
+    case::{Case, Context, Level, OrFail, Unexpected, Verdict, run},
     context::{MAIN, Place, Setup},
     migration::restart,
     peer::client::{Channel, Session, is, until},
@@ -210,8 +210,7 @@ async fn refused(context: &mut Context, situation: Situation) -> Verdict {
     let mut unfinished = client.open(place.name(), MAIN, address).await?;
     unfinished.request(&client.request(0, MAIN)).await?;
     unfinished.reply().await?;
-    let denied = refused_link(context, place, 0, "another").await?;
-    check(denied == LinkError::PERMISSION_DENIED, "L5.1", place.name(), LinkError::PERMISSION_DENIED, denied)?;
+    ticket_refused(context, "L5.1", place, MAIN, 0, "another").await?;
     sessions.go_on(context, situation, None).await.or_fail("L7.4")?;
     drop(unfinished);
     Ok(())
@@ -222,8 +221,7 @@ async fn wrong_ticket(context: &mut Context, ticket: &str) -> Verdict {
     context.start_pair(Setup { password: true, ..Setup::default() }).await?;
     let client = context.client().with_main(SEMI);
     let session = context.connect(&client, source).await?;
-    let denied = refused_link(context, target, session.id, ticket).await?;
-    check(denied == LinkError::PERMISSION_DENIED, "L5.1", target.name(), LinkError::PERMISSION_DENIED, denied)?;
+    ticket_refused(context, "L5.1", target, MAIN, session.id, ticket).await?;
     let prepared = context.prepare(&client, session, source, target).await?;
     context.complete(prepared, source, target).await?.close().await;
     Ok(())
@@ -237,28 +235,11 @@ async fn expired_ticket(context: &mut Context) -> Verdict {
     context.announce(source, target).await?;
     until!(session.main, MigrateBegin).await?;
     context.void_password(target, Void::Expired).await?;
-    let denied = refused_link(context, target, session.id, &client.password).await?;
-    check(denied == LinkError::PERMISSION_DENIED, "L5.5", target.name(), LinkError::PERMISSION_DENIED, denied)?;
+    ticket_refused(context, "L5.5", target, MAIN, session.id, &client.password).await?;
     session.main.send(ClientMessage::MigrateConnectError);
     session.list_channels().await?;
     context.migrate(source, target).await?;
     switched(&mut session.main).await.or_fail("S4.3")?;
     session.close().await;
     Ok(())
-}
-
-/// The result of a link of main with a ticket that should be refused.
-async fn refused_link(
-    context: &mut Context,
-    place: Place,
-    connection_id: u32,
-    password: &str,
-) -> Result<LinkError, Stop> {
-    let (client, address) = (context.client(), context.address(place));
-    let mut link = client.open(place.name(), MAIN, address).await?;
-    let request = client.request(connection_id, MAIN);
-    link.request(&request).await?;
-    let reply = link.reply().await?;
-    link.authenticate(&request, &reply, password).await?;
-    Ok(link.result().await?)
 }

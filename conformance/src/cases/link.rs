@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     case::{Context, OrFail, Stop, Unexpected, Verdict, check},
-    context::{MAIN, Place, Setup},
+    context::{INPUTS, MAIN, Place, Setup},
     peer::{
         client::{Client, LinkRequest, RawLink},
         ticket,
@@ -422,10 +422,9 @@ async fn behind_ticket(context: &mut Context) -> Verdict {
 pub(super) async fn heard_behind_ticket(context: &mut Context) -> Verdict {
     let client = context.client();
     let session = context.connect_main(&client, Place::Source).await?;
-    let inputs = ChannelId { channel_type: ChannelType::INPUTS, id: 0 };
     let hasty = Client { early: vec![MOUSE_MOTION; MOTION_BUNCH], ..client };
     let address = context.address(Place::Source);
-    let mut inputs = hasty.link(Place::Source.name(), address, session.id, inputs).await.or_fail("L9.2")?;
+    let mut inputs = hasty.link(Place::Source.name(), address, session.id, INPUTS).await.or_fail("L9.2")?;
     until_acknowledged(&mut inputs).await.or_fail("L9.2")?;
     session.close().await;
     Ok(())
@@ -467,7 +466,7 @@ async fn accepted(link: &mut RawLink, requirement: &'static str) -> Verdict {
 }
 
 /// Goes through the link stage up to the link result, which the caller judges.
-pub(super) async fn authenticated(
+async fn authenticated(
     client: &Client,
     link: &mut RawLink,
     request: LinkRequest,
@@ -478,17 +477,42 @@ pub(super) async fn authenticated(
     Ok(link.result().await)
 }
 
-pub(super) fn result_is(link: &RawLink, requirement: &'static str, result: LinkError, expected: LinkError) -> Verdict {
+fn result_is(link: &RawLink, requirement: &'static str, result: LinkError, expected: LinkError) -> Verdict {
     check(result == expected, requirement, link.name(), expected, result)
 }
 
 /// A link of inputs that belongs to no session.
 pub(super) async fn bad_connection_id(context: &mut Context, place: Place, connection_id: u32) -> Verdict {
-    let inputs = ChannelId { channel_type: ChannelType::INPUTS, id: 0 };
     let client = context.client();
-    let mut link = client.open(place.name(), inputs, context.address(place)).await?;
-    let result = authenticated(&client, &mut link, client.request(connection_id, inputs)).await?.or_fail("L6.1")?;
-    result_is(&link, "L6.1", result, LinkError::BAD_CONNECTION_ID)
+    ends_with(context, "L6.1", &client, place, INPUTS, connection_id, LinkError::BAD_CONNECTION_ID).await
+}
+
+/// A link with a ticket that should be refused, by which requirement.
+pub(super) async fn ticket_refused(
+    context: &mut Context,
+    requirement: &'static str,
+    place: Place,
+    channel: ChannelId,
+    connection_id: u32,
+    password: &str,
+) -> Verdict {
+    let client = context.client().with_password(password);
+    ends_with(context, requirement, &client, place, channel, connection_id, LinkError::PERMISSION_DENIED).await
+}
+
+async fn ends_with(
+    context: &mut Context,
+    requirement: &'static str,
+    client: &Client,
+    place: Place,
+    channel: ChannelId,
+    connection_id: u32,
+    expected: LinkError,
+) -> Verdict {
+    let mut link = client.open(place.name(), channel, context.address(place)).await?;
+    let request = client.request(connection_id, channel);
+    let result = authenticated(client, &mut link, request).await?.or_fail(requirement)?;
+    result_is(&link, requirement, result, expected)
 }
 
 async fn send_singly(link: &mut RawLink, what: &str, bytes: &[u8]) -> Verdict {

@@ -1,7 +1,7 @@
 //! Hosts that demand TLS, and hosts that refuse it.
 
 use spice_migration::{
-    ChannelType, ClientMessage,
+    ClientMessage,
     caps::MainCapability,
     link::{AuthMechanism, LinkError},
     message::{ChannelId, client::MigrateDstDoSeamless},
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     case::{Context, OrFail, Stop, Verdict},
-    context::{MAIN, Place, Setup},
+    context::{INPUTS, MAIN, Place, Setup},
     migration::Prepared,
     peer::{
         client::{Client, Session, until},
@@ -123,8 +123,7 @@ async fn child_need_secured(context: &mut Context) -> Verdict {
     context.start_source(SECURED).await?;
     let client = context.client();
     let session = context.connect_main(&client, Place::Source).await?;
-    let inputs = ChannelId { channel_type: ChannelType::INPUTS, id: 0 };
-    refused_in_plaintext(context, Place::Source, session.id, inputs).await
+    refused_in_plaintext(context, Place::Source, session.id, INPUTS).await
 }
 
 async fn need_unsecured(context: &mut Context) -> Verdict {
