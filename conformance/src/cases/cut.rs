@@ -248,7 +248,7 @@ async fn gone_at_each(context: &mut Context, life: Life, connection: &'static st
         // Before DO_SEAMLESS the target knows nothing of it: up to there it is as in the semi-seamless life.
         sent.drain(..LINK_PARTS.min(sent.len()));
         // The client asks for the channels as often as it takes.
-        let (attach, mut asked) = (ClientMessage::AttachChannels.c_name(), false);
+        let (attach, mut asked) = (ClientMessage::AttachChannels.short_name().to_string(), false);
         sent.retain(|sent| sent.name != attach || !std::mem::replace(&mut asked, true));
     }
     let quick = context.subject.starts_quickly();

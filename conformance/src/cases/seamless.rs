@@ -239,7 +239,7 @@ async fn begin_destination(context: &mut Context) -> Verdict {
 
 async fn begin_version(context: &mut Context) -> Verdict {
     let mut session = announced(context, MainCapability::KNOWN).await?;
-    let version = session.main.until("MigrateBeginSeamless", seamless_version).await?;
+    let version = session.main.until("MIGRATE_BEGIN_SEAMLESS", seamless_version).await?;
     check(version == 1, "S2", &session.main.name, "src_mig_version 1", version)
 }
 
@@ -420,7 +420,7 @@ async fn source_sequence(context: &mut Context) -> Verdict {
     relay(&mut source, &mut target).await?;
     source.main.finish();
     source.main.closed_within(context.patience()).await?;
-    sequence_is(&source, &["SPICE_MSG_MAIN_MIGRATE_BEGIN_SEAMLESS", "SPICE_MSG_MIGRATE", "SPICE_MSG_MIGRATE_DATA"])
+    sequence_is(&source, &["MIGRATE_BEGIN_SEAMLESS", "MIGRATE", "MIGRATE_DATA"])
 }
 
 async fn completion_told(context: &mut Context) -> Verdict {

@@ -159,7 +159,7 @@ async fn source_sequence(context: &mut Context) -> Verdict {
     until!(source.main, MigrateEnd).await?;
     source.main.finish();
     source.main.closed_within(context.patience()).await?;
-    sequence_is(&source, &["SPICE_MSG_MAIN_MIGRATE_BEGIN", "SPICE_MSG_MAIN_MIGRATE_END"])
+    sequence_is(&source, &["MIGRATE_BEGIN", "MIGRATE_END"])
 }
 
 /// Checks that of all messages of a migration the source's main channel brought just these, in this order.
@@ -268,7 +268,7 @@ async fn same_session_id(context: &mut Context) -> Verdict {
     context.migrate(Place::Source, Place::Target).await?;
     until!(source.main, MigrateEnd).await?;
     target.main.send(ClientMessage::MigrateEnd);
-    let session_id = target.main.until("Init", session_id).await.or_fail("T2.2")?;
+    let session_id = target.main.until("INIT", session_id).await.or_fail("T2.2")?;
     let expected = format!("session id {:#x}", source.id);
     check(session_id == source.id, "T2.2", &target.main.name, expected, format_args!("{session_id:#x}"))?;
     Ok(target.start_children().await?)

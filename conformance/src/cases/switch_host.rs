@@ -98,7 +98,7 @@ async fn source_sequence(context: &mut Context) -> Verdict {
     until!(session.main, MigrateSwitchHost).await?;
     session.main.finish();
     session.main.closed_within(context.patience()).await?;
-    sequence_is(&session, &["SPICE_MSG_MAIN_MIGRATE_SWITCH_HOST"])
+    sequence_is(&session, &["MIGRATE_SWITCH_HOST"])
 }
 
 async fn fresh_session(context: &mut Context) -> Verdict {

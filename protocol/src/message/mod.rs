@@ -15,6 +15,8 @@ pub use server::ServerMessage;
 
 pub use crate::wire::FieldLayout;
 
+use core::fmt;
+
 use crate::frame::{self, HeaderKind};
 use crate::wire::{ListItem, OptionalTextAt, Text, TextAt, flags, open_enum, wire_struct};
 use crate::{ChannelType, EncodeError};
@@ -62,9 +64,41 @@ pub struct Row {
 }
 
 impl Row {
+    /// The name that texts call it by.
+    #[must_use]
+    pub const fn short_name(&self) -> ShortName {
+        ShortName { c_name: self.c_name, id: self.id }
+    }
+
     /// Shows each field of the body, nested ones too, in the order of the wire.
     pub fn for_each_field(&self, mut show: impl FnMut(FieldLayout)) {
         (self.describe)(&mut show);
+    }
+}
+
+/// A message's name as texts and the requirements write it, shown by [`Display`](fmt::Display): the C name without what many
+/// begin with, such as `INIT`; `message 101` for one that the crate does not know.
+///
+/// ```
+/// use spice_migration::{ChannelType, ClientMessage, ServerMessage};
+///
+/// assert_eq!(ServerMessage::MigrateCancel.short_name().to_string(), "MIGRATE_CANCEL");
+/// assert_eq!(ClientMessage::decode(ChannelType::DISPLAY, 101, &[])?.short_name().to_string(), "message 101");
+/// # Ok::<(), spice_migration::DecodeError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShortName {
+    pub(crate) c_name: &'static str,
+    pub(crate) id: u16,
+}
+
+impl fmt::Display for ShortName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let prefixes = ["SPICE_MSG_MAIN_", "SPICE_MSGC_MAIN_", "SPICE_MSG_", "SPICE_MSGC_"];
+        match prefixes.iter().find_map(|prefix| self.c_name.strip_prefix(prefix)) {
+            Some(name) => formatter.write_str(name),
+            None => write!(formatter, "message {}", self.id),
+        }
     }
 }
 

@@ -212,6 +212,12 @@ macro_rules! messages {
                     Self::Unknown { .. } => "unknown",
                 }
             }
+
+            /// The name that texts call it by.
+            #[must_use]
+            pub const fn short_name(&self) -> $crate::message::ShortName {
+                $crate::message::ShortName { c_name: self.c_name(), id: self.id() }
+            }
         }
 
         impl $crate::message::sealed::Sealed for $Enum<'_> {}

@@ -27,7 +27,6 @@ use tokio_util::either::Either;
 
 use super::{
     link::{self, RawLink, Reply},
-    until,
     wire::{Portion, Wire},
 };
 use crate::{
@@ -128,12 +127,11 @@ impl Received {
         ServerMessage::decode(self.channel_type, self.id, &self.body)
     }
 
-    /// The message's C name, or its number.
+    /// The message's name, or its number.
     #[must_use]
     pub fn name(&self) -> String {
         match self.message() {
-            Ok(ServerMessage::Unknown { id, .. }) => format!("message {id}"),
-            Ok(message) => message.c_name().to_owned(),
+            Ok(message) => message.short_name().to_string(),
             Err(error) => format!("a malformed message: {error}"),
         }
     }
@@ -251,7 +249,9 @@ impl Channel {
             ChannelType::DISPLAY => {
                 let (id, body) = DISPLAY_INIT;
                 self.send(ClientMessage::Unknown { id, body: Data(body) });
-                until!(self, Unknown).await
+                let drawn =
+                    |message: &ServerMessage<'_>| matches!(message, ServerMessage::Unknown { .. }).then_some(());
+                self.until("a message of the display's own", drawn).await
             }
             ChannelType::INPUTS | ChannelType::CURSOR => self.next("a first message").await.map(|_| ()),
             _ => Ok(()),
@@ -605,8 +605,7 @@ impl Pump {
         let body = bytes.get(self.headers.len()..).unwrap_or_default();
         let portion = self.wire.as_ref().map_or(Portion::Whole, |wire| {
             let name = match ClientMessage::decode(self.channel_type, id, body) {
-                Ok(message @ ClientMessage::Unknown { .. }) => format!("message {}", message.id()),
-                Ok(message) => message.c_name().to_owned(),
+                Ok(message) => message.short_name().to_string(),
                 Err(error) => error.to_string(),
             };
             wire.portion(&self.name, &name, is_answer, bytes.len())

@@ -35,7 +35,7 @@ use crate::{case::Unexpected, trace::Trace};
 /// Waits for a kind of server message on a channel: `until!(channel, MigrateEnd).await`. Those before it are passed over.
 macro_rules! until {
     ($channel:expr, $Kind:ident) => {
-        $channel.until(stringify!($Kind), |message| {
+        $channel.until(&crate::peer::client::name_of(stringify!($Kind)), |message| {
             matches!(message, spice_migration::ServerMessage::$Kind { .. }).then_some(())
         })
     };
@@ -49,6 +49,12 @@ macro_rules! is {
 }
 
 pub(crate) use {is, until};
+
+/// The name that texts call a kind of server message by.
+pub(crate) fn name_of(kind: &str) -> String {
+    let row = ServerMessage::TABLE.iter().find(|row| row.name == kind);
+    row.map_or_else(|| kind.to_owned(), |row| row.short_name().to_string())
+}
 
 /// A client's settings: what it says that it can do.
 #[derive(Clone)]

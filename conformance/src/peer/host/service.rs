@@ -344,7 +344,7 @@ impl Task {
         said: ToSource,
         message: &ClientMessage<'_>,
     ) -> Result<(), String> {
-        self.note(&format_args!("client {client} said {}", short(message.c_name())));
+        self.note(&format_args!("client {client} said {}", message.short_name()));
         self.agreed |= said == ToSource::ConnectedSeamless;
         let asked = self.client(client).is_some_and(|client| client.asked) && !self.answered;
         let told = self.tell_server(Input::ToSource { client, channel, message: said });
@@ -368,7 +368,7 @@ impl Task {
         mut said: ToTarget,
         message: &ClientMessage<'_>,
     ) -> Result<(), String> {
-        self.note(&format_args!("client {client} said {}", short(message.c_name())));
+        self.note(&format_args!("client {client} said {}", message.short_name()));
         let mut valid = false;
         let mut past = Past::default();
         if let ClientMessage::MigrateData(message) = message {
@@ -694,7 +694,7 @@ impl Task {
             }
         };
         // Noted before it is sent: what it brings about elsewhere is noted behind it.
-        let name = short(told.c_name());
+        let name = told.short_name();
         match channel {
             MAIN => self.note(&format_args!("client {id} was told {name}")),
             _ => self.note(&format_args!("client {id} was told {name} on {}", channel.channel_type)),
@@ -987,14 +987,6 @@ fn altered(message: FromSource, channel: ChannelId, defect: Option<Defect>) -> F
         }
         _ => message,
     }
-}
-
-/// A message's C name without what all have in common.
-fn short(c_name: &'static str) -> &'static str {
-    ["SPICE_MSGC_MAIN_", "SPICE_MSG_MAIN_", "SPICE_MSGC_", "SPICE_MSG_"]
-        .iter()
-        .find_map(|prefix| c_name.strip_prefix(prefix))
-        .unwrap_or(c_name)
 }
 
 /// Counted over all hosts of the process, so that no host takes another's session for its own; from anywhere, so that hosts of different

@@ -1,18 +1,17 @@
 //! What is judged when a server sends a message.
 
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::ToString;
 
 use super::connection::{Announced, Completion, Digest};
 use super::{HostEvent, Party, Received, Role, Side, Step, Turn};
-use crate::ServerMessage;
 use crate::error::Fault;
 use crate::frame::HeaderKind;
 use crate::link::LinkError;
-use crate::message::MigrateFlags;
+use crate::message::{MigrateFlags, ShortName};
 use crate::migrate::{FromSource, FromTarget, Scheme, migrate_flags};
 use crate::state::{JpegWanCompression, State, VERSION};
-use crate::{ChannelType, ClientMessage, DecodeError};
+use crate::{ChannelType, ClientMessage, DecodeError, ServerMessage};
 
 impl Turn<'_> {
     /// Judges a message and takes note of it.
@@ -26,17 +25,17 @@ impl Turn<'_> {
         // A body that this crate refuses may mean something to the peer: from there on, not all is known.
         match message.from {
             Side::Client => match ClientMessage::decode(channel, message.id, message.body) {
-                Ok(decoded) => self.client_says(&decoded, message.id, &name(decoded.c_name(), message.id)),
+                Ok(decoded) => self.client_says(&decoded, message.id, &decoded.short_name().to_string()),
                 Err(error) => {
-                    self.client_sends(message.id, &name(error.message, message.id));
+                    self.client_sends(message.id, &ShortName { c_name: error.message, id: message.id }.to_string());
                     self.connection.whole = false;
                     None
                 }
             },
             Side::Server => match ServerMessage::decode(channel, message.id, message.body) {
-                Ok(decoded) => self.server_says(Some(&decoded), &name(decoded.c_name(), message.id)),
+                Ok(decoded) => self.server_says(Some(&decoded), &decoded.short_name().to_string()),
                 Err(error) => {
-                    self.server_says(None, &name(error.message, message.id));
+                    self.server_says(None, &ShortName { c_name: error.message, id: message.id }.to_string());
                     self.connection.whole = false;
                     None
                 }
@@ -437,13 +436,4 @@ impl Turn<'_> {
 pub(super) fn unusable(channel: ChannelType, data: &[u8]) -> Option<DecodeError> {
     State::for_target(channel, JpegWanCompression::Always, data).err()?;
     State::for_target(channel, JpegWanCompression::Never, data).err()
-}
-
-/// The message's name as in the requirements.
-fn name(c_name: &str, id: u16) -> String {
-    let short = ["SPICE_MSG_MAIN_", "SPICE_MSGC_MAIN_", "SPICE_MSG_", "SPICE_MSGC_"];
-    match short.iter().find_map(|prefix| c_name.strip_prefix(prefix)) {
-        Some(name) => name.to_string(),
-        None => format!("message {id}"),
-    }
 }
