@@ -179,7 +179,7 @@ async fn unasked_connect_error(context: &mut Context) -> Verdict {
     let client = context.client();
     let mut session = context.connect_main(&client, Place::Source).await?;
     session.main.send(ClientMessage::MigrateConnectError);
-    session.list_channels().await?;
+    session.list_channels().await.or_fail("S6.2")?;
     not_cancelled(&session, "S6.2")
 }
 
