@@ -18,7 +18,7 @@ use spice_migration::{
 use crate::{
     case::{Context, Stop, Unexpected},
     peer::{
-        client::{Client, Session},
+        client::{Client, Session, is},
         tls,
     },
     subject::{
@@ -220,9 +220,14 @@ impl Context {
         self.served = true;
         // Without these, cases about their messages would have nothing to judge.
         for channel_type in [ChannelType::DISPLAY, ChannelType::INPUTS, ChannelType::CURSOR] {
-            if !session.offered.iter().any(|offered| offered.channel_type == channel_type) {
-                return Err(Stop::NotApplicable(format!("the server has no {channel_type} channel")));
+            if session.offered.iter().any(|offered| offered.channel_type == channel_type) {
+                continue;
             }
+            return Err(match place {
+                Place::Source => Stop::NotApplicable(format!("the server has no {channel_type} channel")),
+                // A guest takes its channels along.
+                _ => session.main.unexpected(format!("a {channel_type} channel"), "an offer without one").into(),
+            });
         }
         Ok(session)
     }
@@ -347,12 +352,8 @@ impl Context {
             let mut liveness = host.liveness(patience).await;
             let left = host.seen(HostEvent::ClientMigrationCompleted);
             if liveness == Liveness::Alive && !self.void && !left {
-                let probe = client.connect_main(&format!("{}/probe", host.name()), address).await;
-                liveness = match probe {
-                    Ok(session) => {
-                        session.close().await;
-                        Liveness::Alive
-                    }
+                liveness = match probe(&client, host.name(), address).await {
+                    Ok(()) => Liveness::Alive,
                     // A process that dies of its client is found dead only now.
                     Err(unexpected) => match host.liveness(patience).await {
                         Liveness::Alive => Liveness::Unresponsive(format!(
@@ -380,10 +381,22 @@ impl Context {
         Ok(())
     }
 
+    /// Whether anything tells how many connections a host has open.
+    #[must_use]
+    pub fn tells_connections(&self) -> bool {
+        self.hosts.iter().any(|host| host.connections().is_some())
+    }
+
     /// Whether a host has a connection open. All of the suite's must be closed by now.
     #[must_use]
     pub fn keeps_connections(&self) -> bool {
         self.hosts.iter().any(|host| host.connections().is_some_and(|open| open > 0))
+    }
+
+    /// Gives a host time to notice that one of the connections has ended that were `open` before, if anything tells how many it has.
+    pub async fn notices_an_end(&self, place: Place, open: Option<usize>) {
+        let host = &self.hosts[place as usize];
+        let _ = falls_below(host, open.unwrap_or(0), self.patience()).await;
     }
 
     /// What the hosts keep of clients that are gone, though they have had time to notice. All of the suite's connections must be
@@ -392,13 +405,7 @@ impl Context {
         let deadline = Instant::now() + patience;
         let mut leaks = Vec::new();
         for host in &self.hosts {
-            let mut pause = Duration::from_millis(1);
-            let mut kept = host.connections();
-            while kept.is_some_and(|kept| kept > open) && Instant::now() < deadline {
-                tokio::time::sleep(pause).await;
-                pause *= 2;
-                kept = host.connections();
-            }
+            let kept = falls_below(host, open + 1, deadline.saturating_duration_since(Instant::now())).await;
             if let Some(left) = kept.filter(|kept| *kept > open) {
                 leaks.push(Finding {
                     requirement: "P1",
@@ -448,6 +455,43 @@ impl Context {
             host.stop().await;
         }
     }
+}
+
+/// Waits until a host has fewer than so many connections open, and returns how many it has then, or has still when time is up.
+async fn falls_below(host: &Host, limit: usize, patience: Duration) -> Option<usize> {
+    let deadline = Instant::now() + patience;
+    let mut pause = Duration::from_millis(1);
+    loop {
+        let open = host.connections();
+        if open.is_none_or(|open| open < limit) || Instant::now() >= deadline {
+            return open;
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+    }
+}
+
+/// Asks for a session as a new client does, on main and on two other channels: in spice-server, one that the server's thread serves, and
+/// one of the display's.
+async fn probe(client: &Client, host: &str, address: SocketAddr) -> Result<(), Unexpected> {
+    let name = format!("{host}/probe");
+    let mut session = client.connect_main(&name, address).await?;
+    let served = async {
+        session.list_channels().await?;
+        for channel in session.offered.clone() {
+            if matches!(channel.channel_type, ChannelType::INPUTS | ChannelType::CURSOR) {
+                let linked = client.link(&name, address, session.id, channel).await?;
+                session.adopt(linked).await?;
+            }
+        }
+        Ok(())
+    };
+    let served = served.await;
+    // A case may end while its guest moves: a client that is sent after it has been served.
+    let sent_on = session.main.arrived().any(|received| is!(received, MigrateSwitchHost));
+    let sent_on = sent_on || session.main.taken.iter().any(|received| is!(received, MigrateSwitchHost));
+    session.close().await;
+    if sent_on { Ok(()) } else { served }
 }
 
 impl Place {

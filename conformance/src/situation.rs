@@ -436,16 +436,17 @@ impl Sessions {
             Situation::GuestCameSeamless => {}
             _ => context.await_reply(situation.place()).await?,
         }
-        self.are_open_but(situation, lost)
+        self.are_open_but(situation, lost).await
     }
 
     /// Looks whether all channels but `lost` ones are open.
     ///
     /// # Errors
     /// When one is not.
-    pub fn are_open_but(&mut self, situation: Situation, lost: Option<ChannelType>) -> Result<(), Stop> {
+    pub async fn are_open_but(&mut self, situation: Situation, lost: Option<ChannelType>) -> Result<(), Stop> {
         for channel in self.session(situation)?.channels() {
             let channel_type = channel.id.channel_type;
+            channel.settle().await;
             // Its data is overdue by then.
             let dropped = situation == Situation::GuestCameSeamless && channel_type == ChannelType::DISPLAY;
             if let Some(closed) = channel.has_ended()

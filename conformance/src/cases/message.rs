@@ -206,7 +206,10 @@ async fn judge(context: &mut Context, situation: Situation, example: Example) ->
                 // It may also end the channel.
                 _ if situation.serves() && example.channel_type == ChannelType::MAIN => {
                     channel.send(ClientMessage::AttachChannels);
-                    let _ = until!(channel, ChannelsList).await;
+                    let answered = until!(channel, ChannelsList).await;
+                    if channel.has_ended().is_none() {
+                        answered.or_fail(requirement)?;
+                    }
                 }
                 _ => {}
             }
@@ -226,7 +229,7 @@ async fn judge(context: &mut Context, situation: Situation, example: Example) ->
         // It has ended, and no other with it.
         lost if held => {
             sessions.session(situation)?.list_channels().await.or_fail(requirement)?;
-            sessions.are_open_but(situation, Some(lost)).or_fail(requirement)
+            sessions.are_open_but(situation, Some(lost)).await.or_fail(requirement)
         }
         lost => sessions.go_on(context, situation, Some(lost)).await.or_fail(requirement),
     }

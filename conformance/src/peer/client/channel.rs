@@ -4,6 +4,8 @@ use std::{
     collections::VecDeque,
     fmt,
     future::pending,
+    io,
+    os::fd::AsFd,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -19,7 +21,7 @@ use spice_migration::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, WriteHalf, split},
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     task::JoinHandle,
     time::{timeout, timeout_at},
 };
@@ -154,6 +156,8 @@ enum Command {
     Close,
     /// Close in a way that the peer learns of as a reset.
     Reset,
+    /// Read all that has come, and drop this then.
+    Settle(oneshot::Sender<()>),
 }
 
 /// One linked connection.
@@ -240,7 +244,7 @@ impl Channel {
     /// Sends what a client must send on a new channel, and waits for what a server always sends then.
     ///
     /// spice-server 0.15.1 can crash when a display client closes before its INIT has been processed, so the wait there is for
-    /// something that comes only afterwards.
+    /// something that comes only afterwards, if anything does.
     ///
     /// # Errors
     /// When that does not come.
@@ -249,9 +253,15 @@ impl Channel {
             ChannelType::DISPLAY => {
                 let (id, body) = DISPLAY_INIT;
                 self.send(ClientMessage::Unknown { id, body: Data(body) });
+                let begun = self.next("a first message").await?;
                 let drawn =
                     |message: &ServerMessage<'_>| matches!(message, ServerMessage::Unknown { .. }).then_some(());
-                self.until("a message of the display's own", drawn).await
+                if begun.message().is_ok_and(|message| drawn(&message).is_some()) {
+                    return Ok(());
+                }
+                // Where nothing is drawn, nothing more comes.
+                let awaited = self.until("a message of the display's own", drawn).await;
+                if self.has_ended().is_some() { awaited } else { Ok(()) }
             }
             ChannelType::INPUTS | ChannelType::CURSOR => self.next("a first message").await.map(|_| ()),
             _ => Ok(()),
@@ -388,6 +398,14 @@ impl Channel {
         self.waiting.iter()
     }
 
+    /// Waits until all that the peer has sent so far has been read, be it the end of the connection.
+    pub async fn settle(&mut self) {
+        let (settling, settled) = oneshot::channel();
+        let _ = self.commands.send(Command::Settle(settling));
+        // It is dropped and not sent; by a pump that has ended, too.
+        let _ = timeout(self.patience, settled).await;
+    }
+
     /// Whether the connection is known to have ended.
     pub fn has_ended(&mut self) -> Option<Closed> {
         let _ = self.arrived();
@@ -447,12 +465,17 @@ struct Pump {
 
 impl Pump {
     async fn run(mut self, stream: Stream, mut commands: mpsc::UnboundedReceiver<Command>) {
+        let looked_at = second_handle(&stream);
+        let mut settling = Vec::new();
         let (mut reader, mut writer) = split(stream);
         let mut deframer = Deframer::new(self.headers).with_limit(MAX_BODY);
         let mut buffer = vec![0; 64 << 10];
         let (mut messages, mut kept) = (0, 0);
         let wire = self.wire.clone();
         let closed = 'connection: loop {
+            if !settling.is_empty() && looked_at.as_ref().is_none_or(nothing_has_come) {
+                settling.clear();
+            }
             tokio::select! {
                 () = gone(wire.as_ref()) => break Closed::Cut,
                 command = commands.recv() => match command {
@@ -489,6 +512,7 @@ impl Pump {
                         self.trace.event(&self.name, &"closed by the suite");
                         return;
                     }
+                    Some(Command::Settle(done)) => settling.push(done),
                 },
                 read = reader.read(&mut buffer) => {
                     let length = match read {
@@ -632,6 +656,20 @@ impl Pump {
             Err(_) => Err(Closed::Stuck),
         }
     }
+}
+
+/// A connection once more, to look at what has come without waiting until the runtime has heard of it.
+fn second_handle(stream: &Stream) -> Option<std::net::TcpStream> {
+    let stream = match stream {
+        Either::Left(stream) => stream,
+        Either::Right(stream) => stream.get_ref().0,
+    };
+    stream.as_fd().try_clone_to_owned().ok().map(Into::into)
+}
+
+/// Whether neither bytes nor the end of the connection wait to be read.
+fn nothing_has_come(stream: &std::net::TcpStream) -> bool {
+    stream.peek(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// Completes when the client of a wire has gone.
