@@ -15,6 +15,7 @@
 //! version = "0.15.1"
 //! liveness = "exited"
 //! signal = 5
+//! host = "source"
 //! reason = "the size is taken as an int: 2^31 becomes negative, and g_malloc ends the process"
 //!
 //! [[seen]]
@@ -30,7 +31,8 @@
 //! fails for nothing but the death of its host.
 //!
 //! If `liveness` is set, a host must have ended in exactly that way: `unresponsive` or `exited`, and if `signal` is set, too, by that
-//! signal; nothing but `exited` goes with one. If it is not, all hosts must be alive, unless the entry holds `sometimes`.
+//! signal; nothing but `exited` goes with one. If it is not, all hosts must be alive, unless the entry holds `sometimes`. If `host` is
+//! set, no other host may have ended, and in no case one in another way.
 //!
 //! Where `version` is given, an entry holds for peers of that version alone. Of a server that runs already no version is known: every
 //! entry of the file holds for it.
@@ -48,6 +50,7 @@ use serde::Deserialize;
 use crate::{
     case::{Failure, Stop},
     cases,
+    registry::Registry,
     runner::{CaseResult, Outcome},
     subject::Liveness,
 };
@@ -102,6 +105,8 @@ pub struct Deviation {
     pub liveness: Option<Ended>,
     /// The signal that ends a host.
     pub signal: Option<i32>,
+    /// Which host: `source`, `target` or `third`. If not given: any.
+    pub host: Option<String>,
     /// Whether it also passes at times.
     #[serde(default)]
     pub sometimes: bool,
@@ -129,6 +134,18 @@ pub enum ExpectationError {
     /// It names a case that there is none of.
     #[error("no case has the id `{0}`")]
     UnknownCase(String),
+    /// It names a requirement that there is none of.
+    #[error("`{0}`: no requirement has the id `{1}`")]
+    UnknownRequirement(String, String),
+    /// It has an entry for a case that passes.
+    #[error("`{0}`: a case that passes needs no entry")]
+    Pass(String),
+    /// It does not say why.
+    #[error("`{0}` has no reason")]
+    NoReason(String),
+    /// It names a host that there is none of.
+    #[error("`{0}`: a host is source, target or third")]
+    UnknownHost(String),
     /// It has two entries for a case.
     #[error("`{0}` is there twice for one version")]
     Twice(String),
@@ -166,7 +183,26 @@ impl Expectations {
                 return Err(ExpectationError::UnknownCase(case.clone()));
             }
         }
-        for Deviation { case, version, liveness, signal, .. } in &expectations.deviations {
+        let stated = expectations.deviations.iter().map(|entry| (&entry.case, &entry.requirement, &entry.reason));
+        let also = expectations
+            .seen
+            .iter()
+            .flat_map(|entry| entry.cases.first().map(|case| (case, &entry.requirement, &entry.reason)));
+        for (case, requirement, reason) in stated.chain(also) {
+            if Registry::get().requirement(requirement).is_none() {
+                return Err(ExpectationError::UnknownRequirement(case.clone(), requirement.clone()));
+            }
+            if reason.trim().is_empty() {
+                return Err(ExpectationError::NoReason(case.clone()));
+            }
+        }
+        for Deviation { case, outcome, version, liveness, signal, host, .. } in &expectations.deviations {
+            if *outcome == Outcome::Pass {
+                return Err(ExpectationError::Pass(case.clone()));
+            }
+            if host.as_deref().is_some_and(|host| !["source", "target", "third"].contains(&host)) {
+                return Err(ExpectationError::UnknownHost(case.clone()));
+            }
             if !seen.insert((case, version)) {
                 return Err(ExpectationError::Twice(case.clone()));
             }
@@ -199,6 +235,21 @@ impl Expectations {
 }
 
 impl Deviation {
+    /// How the case ends, in one line.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let Self { outcome, requirement, liveness, signal, sometimes, .. } = self;
+        let sometimes = if *sometimes { ", at times" } else { "" };
+        let host = self.host.as_deref().unwrap_or("a host");
+        let ended = match (liveness, signal) {
+            (Some(Ended::Exited), Some(signal)) => format!(", and signal {signal} ends {host}"),
+            (Some(Ended::Exited), None) => format!(", and {host} ends"),
+            (Some(Ended::Unresponsive), _) => format!(", and {host} hangs"),
+            (None, _) => String::new(),
+        };
+        format!("{outcome} for {requirement}{ended}{sometimes}")
+    }
+
     /// Whether a case ended as it says.
     #[must_use]
     pub fn is_met_by(&self, result: &CaseResult) -> bool {
@@ -212,14 +263,17 @@ impl Deviation {
             Liveness::Unresponsive(_) => Some((Ended::Unresponsive, None)),
             Liveness::Exited { signal, .. } => Some((Ended::Exited, *signal)),
         };
-        let mut ends = result.liveness.iter().filter_map(|(_, liveness)| ended(liveness)).peekable();
+        let ends = result.liveness.iter().filter_map(|(host, liveness)| Some((host, ended(liveness)?)));
+        let ends: Vec<_> = ends.collect();
+        let named = ends.iter().all(|(host, _)| self.host.as_ref().is_none_or(|named| named == *host));
         let liveness = match self.liveness {
-            None => self.sometimes || ends.peek().is_none(),
+            None => self.sometimes || ends.is_empty(),
             Some(expected) => {
-                ends.any(|(how, signal)| how == expected && (self.signal.is_none() || signal == self.signal))
+                let as_said = |(how, signal)| how == expected && (self.signal.is_none() || signal == self.signal);
+                !ends.is_empty() && ends.iter().all(|(_, end)| as_said(*end))
             }
         };
-        result.outcome() == self.outcome && violated && liveness
+        result.outcome() == self.outcome && violated && named && liveness
     }
 
     /// Whether a case shows that it does not hold any more.
@@ -232,7 +286,6 @@ impl Deviation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::Registry;
 
     const ENTRY: &str =
         "[[deviation]]\ncase = 'link/channel/unknown'\noutcome = 'fail'\nrequirement = 'L6.2'\nreason = 'so'\n";
@@ -240,13 +293,7 @@ mod tests {
     #[test]
     fn the_expectations_that_the_suite_carries_are_well_formed() {
         let (_, expectations) = Expectations::of_spice_server("0.15.1").unwrap();
-        for Deviation { case, requirement, reason, .. } in &expectations.deviations {
-            assert!(Registry::get().requirement(requirement).is_some(), "{case}: {requirement}");
-            assert!(!reason.is_empty(), "{case} has no reason");
-        }
-        for Seen { requirement, .. } in &expectations.seen {
-            assert!(Registry::get().requirement(requirement).is_some(), "{requirement}");
-        }
+        assert!(!expectations.deviations.is_empty() && !expectations.seen.is_empty());
     }
 
     #[test]
@@ -260,6 +307,13 @@ mod tests {
         assert_eq!(error(&format!("{ENTRY}signal = 5\n")), signal);
         assert_eq!(error(&format!("{ENTRY}liveness = 'unresponsive'\nsignal = 5\n")), signal);
         assert!(error(&ENTRY.replace("reason", "because")).contains("because"));
+        let unknown = "`link/channel/unknown`: no requirement has the id `L77.2`";
+        assert_eq!(error(&ENTRY.replace("L6.2", "L77.2")), unknown);
+        assert_eq!(error(&ENTRY.replace("'so'", "' '")), "`link/channel/unknown` has no reason");
+        let passes = "`link/channel/unknown`: a case that passes needs no entry";
+        assert_eq!(error(&ENTRY.replace("'fail'", "'pass'")), passes);
+        let host = "`link/channel/unknown`: a host is source, target or third";
+        assert_eq!(error(&format!("{ENTRY}host = 'goal'\n")), host);
         assert!(matches!(Expectations::read("/nonexistent".as_ref()), Err(ExpectationError::Read(_))));
     }
 
@@ -281,13 +335,11 @@ mod tests {
                 ..CaseResult::new(case)
             }
         };
-        let dead = |signal| CaseResult {
-            liveness: vec![(
-                "source".to_owned(),
-                Liveness::Exited { code: None, signal: Some(signal), printed: String::new() },
-            )],
-            ..CaseResult::new(case)
+        let end = |host: &str, signal| {
+            (host.to_owned(), Liveness::Exited { code: None, signal: Some(signal), printed: String::new() })
         };
+        let dead = |signal| CaseResult { liveness: vec![end("source", signal)], ..CaseResult::new(case) };
+        let both = CaseResult { liveness: vec![end("source", 11), end("target", 6)], ..CaseResult::new(case) };
         let entry = Expectations::parse(ENTRY).unwrap().deviations.remove(0);
         let crash = Deviation { liveness: Some(Ended::Exited), signal: Some(11), ..entry.clone() };
         let hang = Deviation { liveness: Some(Ended::Unresponsive), ..entry.clone() };
@@ -296,6 +348,11 @@ mod tests {
         assert!(!entry.is_met_by(&fail("L6.1")), "another failure");
         assert!(!entry.is_met_by(&dead(11)), "worse than expected");
         assert!(crash.is_met_by(&dead(11)) && !crash.is_met_by(&dead(6)) && !crash.is_met_by(&fail("L6.2")));
+        assert!(!crash.is_met_by(&both), "another host ended, too");
+        let on = |host: &str| Deviation { host: Some(host.to_owned()), ..crash.clone() };
+        assert!(on("source").is_met_by(&dead(11)) && !on("target").is_met_by(&dead(11)));
+        let at_times = |host: &str| Deviation { liveness: None, signal: None, sometimes: true, ..on(host) };
+        assert!(at_times("source").is_met_by(&dead(6)) && !at_times("target").is_met_by(&dead(6)));
         assert!(!hang.is_met_by(&dead(11)));
         assert!(entry.is_stale(&CaseResult::new(case)) && !entry.is_stale(&fail("L6.1")));
         assert!(!Deviation { sometimes: true, ..entry }.is_stale(&CaseResult::new(case)));

@@ -202,7 +202,17 @@ mod tests {
     fn deviation(requirement: &str) -> Deviation {
         let [case, reason] = [const { String::new() }; 2];
         let (outcome, requirement) = (Outcome::Fail, requirement.to_owned());
-        Deviation { case, outcome, requirement, reason, version: None, liveness: None, signal: None, sometimes: false }
+        Deviation {
+            case,
+            outcome,
+            requirement,
+            reason,
+            version: None,
+            liveness: None,
+            signal: None,
+            host: None,
+            sometimes: false,
+        }
     }
 
     fn known_seen(case: &str, requirement: &str) -> Seen {
