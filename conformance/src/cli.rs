@@ -3,7 +3,7 @@
 use std::{
     collections::hash_map::RandomState,
     env,
-    fs::File,
+    fs::{self, File, OpenOptions},
     future::Future,
     hash::{BuildHasher, Hasher},
     io::{self, BufWriter},
@@ -24,9 +24,9 @@ use spice_migration::migrate::source_host::{Completion, HandOver};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    case::{Case, Context, Level},
+    case::{Case, Context, Level, Unexpected},
     cases,
-    context::Survey,
+    context::{Survey, SurveyError},
     expectation::Expectations,
     peer::{
         defect::Defect,
@@ -46,6 +46,12 @@ const SUGGESTION_THRESHOLD: f64 = 0.8;
 /// How many ids are suggested at most.
 const SUGGESTIONS: usize = 5;
 
+/// What a server says to a client that has not the right password.
+const PERMISSION_DENIED: &str = "PERMISSION_DENIED";
+
+/// What spice-server takes of a password at most, in bytes: `SPICE_MAX_PASSWORD_LENGTH`, without its NUL.
+const MAX_PASSWORD: usize = 60;
+
 /// Runs the command that the process was started with.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -60,7 +66,14 @@ pub fn main() -> ExitCode {
         eprintln!("error: {}", refusal.message);
         refusal.exit
     });
-    exit.into()
+    match text::lost() {
+        // These say more.
+        Some(error) if !matches!(exit, Exit::SuiteBug | Exit::Interrupted) => {
+            eprintln!("error: the standard output cannot be written: {error}");
+            Exit::Usage.into()
+        }
+        _ => exit.into(),
+    }
 }
 
 /// Validates SPICE servers and their hosts in migrations: plays the client against two hosts, and judges what they send.
@@ -123,7 +136,7 @@ struct RunOptions {
     #[arg(long, value_name = "HOST:PORT", conflicts_with = "qemu")]
     server: Option<String>,
     /// The password that the server demands
-    #[arg(long, value_name = "PASSWORD", requires = "server")]
+    #[arg(long, value_name = "PASSWORD", requires = "server", value_parser = password)]
     password: Option<String>,
     /// Switches one defect of the embedded hosts on
     #[arg(long, value_name = "NAME", value_parser = defect, conflicts_with_all = ["qemu", "server"], hide = true)]
@@ -156,7 +169,8 @@ struct RunOptions {
 const SELFCHECK_EXIT_CODES: &str = "\
 Exit codes:
   0    the clean hosts pass every case, and each defect is caught by a case of its requirement
-  1    otherwise";
+  1    otherwise
+  130  Ctrl-C";
 
 #[derive(Args)]
 struct SelfcheckOptions {
@@ -183,7 +197,7 @@ enum Format {
 #[derive(Args)]
 struct ServeOptions {
     /// Demands this ticket of clients
-    #[arg(long, value_name = "PASSWORD")]
+    #[arg(long, value_name = "PASSWORD", value_parser = password)]
     password: Option<String>,
     /// Speaks TLS, too, with this folder's server-cert.pem and server-key.pem; clients are then sent to TLS ports alone
     #[arg(long, value_name = "FOLDER")]
@@ -253,6 +267,18 @@ impl Selection {
             .filter(|case| !matches(&self.exclude, case))
             .filter(|case| case.level >= self.level)
             .collect();
+        for pattern in &self.filter {
+            if !selected.iter().any(|case| pattern.matches(&case.id)) {
+                let why = match cases::all().find(|case| pattern.matches(&case.id)) {
+                    Some(Case { level, .. }) if *level < self.level => {
+                        format!("its cases are there at --level {level}")
+                    }
+                    Some(_) => "its cases are excluded".to_owned(),
+                    None => "no case has such an id; all of a group are GROUP/*".to_owned(),
+                };
+                eprintln!("warning: --filter {pattern} selects nothing: {why}");
+            }
+        }
         if selected.is_empty() {
             let message = format!(
                 "none of the {} cases is selected by --filter, --exclude and --level {}; \
@@ -281,16 +307,13 @@ impl From<io::Error> for Refusal {
 
 fn run(options: &RunOptions) -> Result<Exit, Refusal> {
     // Before anything else: a run whose report cannot be written is a waste.
-    let mut files = Vec::new();
-    for path in &options.report {
-        files.push((path, File::create(path).map_err(|error| report_refusal(path, &error))?));
-    }
+    let files: Vec<ReportFile> = options.report.iter().map(ReportFile::open).collect::<Result<_, _>>()?;
     let cases = options.selection.cases()?.repeat(options.repeat.get());
     let seed = options.seed.unwrap_or_else(random_seed);
     let jobs = options.jobs.or_else(|| thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
 
     let runtime = tokio::runtime::Runtime::new()?;
-    let report = runtime.block_on(async {
+    let (report, live) = runtime.block_on(async {
         let began = Instant::now();
         let mut interrupt = pin!(interruption()?);
         let (subject, peer) = tokio::select! {
@@ -313,18 +336,59 @@ fn run(options: &RunOptions) -> Result<Exit, Refusal> {
         let mut live = text::Live::new(&peer, seed, &plan, known.as_deref());
         let run = plan.run(interrupt, |progress| live.observe(progress)).await;
         let (selected, elapsed) = (plan.cases.len(), began.elapsed());
-        let report = Report { command: command_line(), seed, peer, expected, selected, run, elapsed };
-        live.finish(&report);
-        Ok(report)
+        Ok((Report { command: command_line(), seed, peer, expected, selected, run, elapsed }, live))
     })?;
-    for (path, file) in files {
-        json::write(&report, BufWriter::new(file)).map_err(|error| match report.exit() {
-            // These say more than that the report could not be written.
-            exit @ (Exit::SuiteBug | Exit::Interrupted) => Refusal { exit, ..report_refusal(path, &error) },
-            _ => report_refusal(path, &error),
-        })?;
+    let written: Result<(), Refusal> = files.into_iter().try_for_each(|file| file.write(&report));
+    let exit = match (report.exit(), &written) {
+        // These say more than that a report could not be written.
+        (exit @ (Exit::SuiteBug | Exit::Interrupted), _) | (exit, Ok(())) => exit,
+        (_, Err(refusal)) => refusal.exit,
+    };
+    live.finish(&report, exit);
+    written.map(|()| exit).map_err(|refusal| Refusal { exit, ..refusal })
+}
+
+/// A file for a report. What it holds stays until there is something to put in its place.
+struct ReportFile<'a> {
+    path: &'a Path,
+    file: File,
+    /// Whether it is one that was not there before.
+    is_new: bool,
+    is_written: bool,
+}
+
+impl<'a> ReportFile<'a> {
+    fn open(path: &'a PathBuf) -> Result<Self, Refusal> {
+        let created = OpenOptions::new().write(true).create_new(true).open(path);
+        let (file, is_new) = match created {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                (OpenOptions::new().write(true).open(path), false)
+            }
+            created => (created, true),
+        };
+        let file = file.map_err(|error| report_refusal(path, &error))?;
+        Ok(Self { path, file, is_new, is_written: false })
     }
-    Ok(report.exit())
+
+    fn write(mut self, report: &Report) -> Result<(), Refusal> {
+        self.is_written = true;
+        let written = match self.file.metadata() {
+            // A device has no length.
+            Ok(metadata) if metadata.is_file() => self.file.set_len(0),
+            other => other.map(drop),
+        };
+        let written = written.and_then(|()| json::write(report, BufWriter::new(&self.file)));
+        written.map_err(|error| report_refusal(self.path, &error))
+    }
+}
+
+impl Drop for ReportFile<'_> {
+    fn drop(&mut self) {
+        if self.is_new && !self.is_written {
+            // An empty file is no report.
+            let _ = fs::remove_file(self.path);
+        }
+    }
 }
 
 fn list(options: &ListOptions) -> Result<Exit, Refusal> {
@@ -337,7 +401,8 @@ fn list(options: &ListOptions) -> Result<Exit, Refusal> {
 }
 
 fn selfcheck(options: &SelfcheckOptions) -> Result<Exit, Refusal> {
-    let (wrong, rows) = tokio::runtime::Runtime::new()?.block_on(async {
+    let runtime = tokio::runtime::Runtime::new()?;
+    let checked = async {
         let wrong = selfcheck::clean(|_| true, options.jobs).await;
         let rows = selfcheck::matrix(
             options.jobs.get(),
@@ -353,7 +418,14 @@ fn selfcheck(options: &SelfcheckOptions) -> Result<Exit, Refusal> {
             },
         );
         (wrong, rows.await)
+    };
+    let checked = runtime.block_on(async {
+        tokio::select! {
+            checked = checked => Ok::<_, io::Error>(Some(checked)),
+            () = interruption()? => Ok(None),
+        }
     });
+    let Some((wrong, rows)) = checked? else { return Ok(Exit::Interrupted) };
     for (case, reason) in &wrong {
         text::print(&format!("WRONG     {case} does not pass without a defect: {reason}\n"));
     }
@@ -445,9 +517,14 @@ async fn reach(options: &RunOptions) -> Result<(Subject, Survey), Refusal> {
         }
         (None, Some(server)) => {
             let resolved = tokio::net::lookup_host(server).await.map(|mut addresses| addresses.next());
-            let Ok(Some(address)) = resolved else {
-                let message = format!("--server {server}: no such address; it is HOST:PORT");
-                return Err(Refusal { exit: Exit::Usage, message });
+            let address = match resolved {
+                Ok(Some(address)) => address,
+                _ if server.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) => {
+                    let message = format!("--server {server}: it is HOST:PORT, and the port is at most 65535");
+                    return Err(Refusal { exit: Exit::Usage, message });
+                }
+                Ok(None) => return Err(refusal(format!("--server {server}: the name has no address"))),
+                Err(error) => return Err(refusal(format!("--server {server}: {error}"))),
             };
             let subject = Subject::Server(Server::new(address, options.password.clone()));
             (subject.clone(), subject)
@@ -460,7 +537,23 @@ async fn reach(options: &RunOptions) -> Result<(Subject, Survey), Refusal> {
     let mut context = Context::new(surveyed)?;
     let survey = context.survey().await;
     context.finish().await;
-    Ok((subject, survey.map_err(|error| refusal(error.to_string()))?))
+    Ok((subject, survey.map_err(|error| refusal(unreachable(options, &error)))?))
+}
+
+/// Why the peer cannot be tested, and what to do.
+fn unreachable(options: &RunOptions, error: &SurveyError) -> String {
+    let Some(server) = &options.server else { return error.to_string() };
+    let remedy = match (error, &options.password) {
+        (SurveyError::Link(Unexpected { got, .. }), None) if got.contains(PERMISSION_DENIED) => {
+            "it demands a password: --password"
+        }
+        (SurveyError::Link(Unexpected { got, .. }), Some(_)) if got.contains(PERMISSION_DENIED) => {
+            "it demands another password than that of --password"
+        }
+        (SurveyError::Link(_), _) => "is it a SPICE server, and is this its plaintext port?",
+        (SurveyError::Start(_), _) => return error.to_string(),
+    };
+    format!("--server {server}: {error}; {remedy}")
 }
 
 /// What is known of the peer's deviations, and from where.
@@ -510,8 +603,9 @@ fn random_seed() -> u64 {
     RandomState::new().build_hasher().finish() & u64::from(u32::MAX)
 }
 
-/// The process's command line, for a shell.
+/// The process's command line, for a shell, without the password.
 fn command_line() -> String {
+    const PASSWORD: &str = "--password";
     let quoted = |argument: String| {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,+@%".contains(c);
         if !argument.is_empty() && argument.chars().all(plain) {
@@ -519,15 +613,33 @@ fn command_line() -> String {
         }
         format!("'{}'", argument.replace('\'', r"'\''"))
     };
-    let arguments: Vec<String> =
+    let mut arguments: Vec<String> =
         env::args_os().map(|argument| quoted(argument.to_string_lossy().into_owned())).collect();
+    // A report is kept, and shown to others.
+    for place in 0..arguments.len() {
+        if arguments[place] == PASSWORD {
+            if let Some(value) = arguments.get_mut(place + 1) {
+                "***".clone_into(value);
+            }
+        } else if arguments[place].trim_start_matches('\'').starts_with(&format!("{PASSWORD}=")) {
+            arguments[place] = format!("{PASSWORD}=***");
+        }
+    }
     arguments.join(" ")
 }
 
 fn report_path(value: &str) -> Result<PathBuf, String> {
     match value.split_once('=') {
+        Some(("json", "-")) => Err("a report is written to a file; /dev/stderr is one, too".to_owned()),
         Some(("json", path)) if !path.is_empty() => Ok(path.into()),
         _ => Err("a report is asked for as json=FILE".to_owned()),
+    }
+}
+
+fn password(value: &str) -> Result<String, String> {
+    match value.len() {
+        0..=MAX_PASSWORD => Ok(value.to_owned()),
+        length => Err(format!("a ticket holds {MAX_PASSWORD} bytes of a password at most, and these are {length}")),
     }
 }
 
@@ -554,7 +666,11 @@ fn level_parser() -> impl TypedValueParser<Value = Level> {
 }
 
 fn report_refusal(path: &Path, error: &io::Error) -> Refusal {
-    let message =
-        format!("--report json={0}: {error}; name a file in a folder that exists and can be written", path.display());
-    Refusal { exit: Exit::Usage, message }
+    let remedy = match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::IsADirectory => {
+            "; name a file in a folder that exists and can be written"
+        }
+        _ => "",
+    };
+    Refusal { exit: Exit::Usage, message: format!("--report json={}: {error}{remedy}", path.display()) }
 }

@@ -291,7 +291,11 @@ impl CaseResult {
             Err(Stop::Blocked(unexpected)) => Some(unexpected.to_string()),
             Err(Stop::Inconclusive(reason) | Stop::NotApplicable(reason)) => Some(reason.clone()),
         };
-        let cause = self.cause.map(|case| format!("the cause is that of {case}"));
+        let cause = self.cause.map(|case| match &self.verdict {
+            // The same was missing there; why, may be another matter.
+            Err(Stop::Blocked(_)) if self.host_troubles().next().is_none() => format!("{case} failed for the same"),
+            _ => format!("the cause is that of {case}"),
+        });
         let reasons: Vec<String> = self.host_troubles().chain(finding).chain(cause).collect();
         (!reasons.is_empty()).then(|| reasons.join("; "))
     }
@@ -310,6 +314,7 @@ impl CaseResult {
                 Some(match (code, signal) {
                     (_, Some(signal)) => format!("host {host} was ended by signal {signal}; {printed}"),
                     (Some(code), None) => format!("host {host} exited with code {code}; {printed}"),
+                    (None, None) if lines.is_empty() => format!("host {host} is gone: nobody listens any more"),
                     (None, None) => format!("host {host} is gone; {printed}"),
                 })
             }

@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read},
     process::Stdio,
+    time::{Duration, Instant},
 };
 
 use assert_cmd::cargo::{cargo_bin, cargo_bin_cmd};
@@ -28,7 +29,8 @@ fn report(arguments: &[&str]) -> (i32, Value) {
 
 #[test]
 fn what_cannot_be_carried_out_exits_with_2() {
-    let rows: [(&[&str], &str); 11] = [
+    let long = "x".repeat(61);
+    let rows: [(&[&str], &str); 14] = [
         (&["run", "--no-such-flag"], "--no-such-flag"),
         (&["run", "--filter", "[", "--jobs", "1"], "--filter"),
         (&["run", "--level", "may"], "possible values: must, should, observed"),
@@ -38,6 +40,9 @@ fn what_cannot_be_carried_out_exits_with_2() {
         (&["run", "--report", "xml=FILE"], "json=FILE"),
         (&["run", "--report", "json=/no/such/folder/report.json"], "--report"),
         (&["run", "--filter", "link/magic/refused", "--report", "json=/dev/full"], "--report json=/dev/full"),
+        (&["run", "--report", "json=-"], "written to a file"),
+        (&["run", "--server", "127.0.0.1"], "HOST:PORT"),
+        (&["serve", "--password", &long], "60 bytes"),
         (&["run", "--defect", "no-such-defect"], "magic-answered-with-error"),
         (&["run", "--defect", "magic-answered-with-error", "--qemu"], "--qemu"),
     ];
@@ -62,6 +67,68 @@ fn a_selection_of_nothing_exits_with_4() {
         let (code, _, errors) = outcome(&[command, "--filter", "nothing/*"]);
         assert_eq!(code, 4, "{errors}");
         assert!(errors.contains("spice-conformance list"), "{errors}");
+    }
+}
+
+#[test]
+fn a_pattern_that_selects_nothing_is_told_of_beside_one_that_does() {
+    let excluded = ["--exclude", "link/magic/refused"];
+    let patterns = ["--filter", "link/magic/*", "link/magic/refused", "typo/*", "main/migrate-end/ignored"];
+    let (code, _, errors) = outcome(&[&["list"], &patterns[..], &excluded].concat());
+    assert_eq!(code, 0, "{errors}");
+    let warned: Vec<&str> = errors.lines().collect();
+    assert_eq!(
+        warned,
+        [
+            "warning: --filter link/magic/refused selects nothing: its cases are excluded",
+            "warning: --filter typo/* selects nothing: no case has such an id; all of a group are GROUP/*",
+            "warning: --filter main/migrate-end/ignored selects nothing: its cases are there at --level observed",
+        ]
+    );
+}
+
+#[test]
+fn output_that_cannot_be_written_exits_with_2_and_a_reader_that_stops_with_0() {
+    let into = |file| {
+        let mut command = std::process::Command::new(cargo_bin!("spice-conformance"));
+        command.args(["run", "--filter", "link/magic/refused"]).stdout(file).stderr(Stdio::piped()).output().unwrap()
+    };
+    let full = into(Stdio::from(fs::File::create("/dev/full").unwrap()));
+    let errors = String::from_utf8_lossy(&full.stderr);
+    assert_eq!(full.status.code(), Some(2), "{errors}");
+    assert!(errors.contains("the standard output cannot be written"), "{errors}");
+
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let unread = into(Stdio::from(writer));
+    assert_eq!(unread.status.code(), Some(0), "{}", String::from_utf8_lossy(&unread.stderr));
+}
+
+#[test]
+fn a_report_is_kept_until_there_is_another_and_holds_no_password() {
+    let folder = tempfile::tempdir().unwrap();
+    let (old, new) = (folder.path().join("old.json"), folder.path().join("new.json"));
+    fs::write(&old, "precious, and longer than what replaces it".repeat(1000)).unwrap();
+    let before = fs::read(&old).unwrap();
+    let reports = [&old, &new].map(|path| format!("json={}", path.display()));
+    let reports = ["--report", &reports[0], "--report", &reports[1]];
+    let cannot_begin: [(&[&str], i32); 4] = [
+        (&["--filter", "nothing/*"], 4),
+        (&["--server", "127.0.0.1:1", "--password", "secret"], 3),
+        (&["--qemu=/nonexistent"], 3),
+        (&["--expect", "/nonexistent"], 2),
+    ];
+    for (arguments, expected) in cannot_begin {
+        let (code, _, errors) = outcome(&[&["run"], arguments, &reports].concat());
+        assert_eq!(code, expected, "{arguments:?}: {errors}");
+        assert!(fs::read(&old).unwrap() == before && !new.exists(), "{arguments:?}");
+    }
+
+    let (code, ..) = outcome(&[&["run", "--filter", "link/magic/refused"], &reports[..]].concat());
+    assert_eq!(code, 0);
+    for path in [old, new] {
+        let document: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        assert_eq!(document["summary"]["passed"], 1);
     }
 }
 
@@ -207,6 +274,12 @@ fn a_known_deviation_is_expected_until_it_is_gone() {
     let stale = |requirement| serde_json::json!({"case": "link/magic/refused", "requirement": requirement});
     assert_eq!(document["stale"], serde_json::json!([stale("L1.1"), stale("Q1")]));
 
+    fs::write(file, entry.replace("L1.1", "L1.2")).unwrap();
+    let (code, output, _) =
+        outcome(&["run", "--filter", "link/magic/refused", "--defect", "magic-answered-with-error", "--expect", file]);
+    assert_eq!(code, 1, "{output}");
+    assert!(output.contains("  file says    FAIL for L1.2: "), "{output}");
+
     fs::write(file, entry.replace("refused", "*")).unwrap();
     let (code, _, errors) = outcome(&["run", "--expect", file]);
     assert_eq!(code, 2, "{errors}");
@@ -230,4 +303,25 @@ fn an_interrupted_run_tells_what_it_has_judged() {
     output.read_to_string(&mut rest).unwrap();
     assert_eq!(run.wait().unwrap().code(), Some(130), "{rest}");
     assert!(rest.ends_with("1 case not run to the end\nexit code 130: interrupted\n"), "{rest}");
+}
+
+#[test]
+fn an_interrupted_selfcheck_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut check = std::process::Command::new(cargo_bin!("spice-conformance"))
+        .arg("selfcheck")
+        .env("TMPDIR", folder.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let used = || fs::read_dir(folder.path()).unwrap().count() > 0;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !used() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(used(), "no case has begun");
+    let signalled = std::process::Command::new("kill").args(["-TERM", &check.id().to_string()]).status().unwrap();
+    assert!(signalled.success());
+    assert_eq!(check.wait().unwrap().code(), Some(130));
+    assert!(!used());
 }

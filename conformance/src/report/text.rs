@@ -5,18 +5,19 @@ use std::{
     env,
     fmt::{self, Write as _},
     io::{self, IsTerminal, Write},
+    sync::OnceLock,
     time::Duration,
 };
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use owo_colors::{OwoColorize, Style};
 
-use super::{Report, Violation};
+use super::{Exit, Report, Violation};
 use crate::{
     case::{Case, Failure, Level, Scheme, Stop},
     cases,
     context::Survey,
-    expectation::{Deviation, Ended, Expectations, Seen},
+    expectation::{Expectations, Seen},
     registry::{Registry, Requirement},
     runner::{CaseResult, Outcome, Plan, Progress},
 };
@@ -84,7 +85,7 @@ impl Live {
     }
 
     /// Prints what is to be told of the cases that failed or were inconclusive, and the summary.
-    pub fn finish(self, report: &Report) {
+    pub fn finish(self, report: &Report, exit: Exit) {
         self.bar.finish_and_clear();
         // What has the same cause is named with the first of them, unless that was known and is not told.
         let first = |id: &str| report.run.results.iter().find(|result| result.case.id == id && !known(result));
@@ -102,7 +103,7 @@ impl Live {
                 .map(|other| other.case.id.as_ref())
                 .collect();
             if !alike.is_empty() {
-                print(&format!("  the same in   {}\n", some_of(&alike)));
+                print(&format!("  also in      {}\n", some_of(&alike)));
             }
         }
         let file = report.expected.as_ref().map_or("", |(file, _)| file);
@@ -118,14 +119,29 @@ impl Live {
         for violation in report.violations() {
             print(&seen(&violation, self.colours));
         }
-        print(&summary(report));
+        print(&summary(report, exit));
     }
 }
 
-/// Writes to the standard output. That nobody reads it any more, as behind `| head`, is no reason to fail.
+/// Writes to the standard output. That nobody reads it any more, as behind `| head`, is no reason to fail; another error is kept for
+/// [`lost`].
 pub fn print(text: &str) {
     let mut output = io::stdout().lock();
-    let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());
+    if let Err(error) = output.write_all(text.as_bytes()).and_then(|()| output.flush())
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        // The first says enough.
+        let _ = LOST.set(error);
+    }
+}
+
+/// Why something could not be written to the standard output.
+static LOST: OnceLock<io::Error> = OnceLock::new();
+
+/// Why something that was printed could not be written.
+#[must_use]
+pub fn lost() -> Option<&'static io::Error> {
+    LOST.get()
 }
 
 /// The list of cases, one line each.
@@ -176,15 +192,8 @@ fn explain_case(case: &'static Case) -> String {
 /// How a case is known to end with spice-server, if not as it should.
 fn known_of_spice_server(case: &str) -> Option<String> {
     let (_, expectations) = Expectations::of_spice_server("0.15.1")?;
-    let Deviation { outcome, reason, liveness, signal, sometimes, .. } = expectations.of(case)?;
-    let sometimes = if *sometimes { "at times " } else { "" };
-    let ended = match (liveness, signal) {
-        (Some(Ended::Exited), Some(signal)) => format!(", and ends the server with signal {signal}"),
-        (Some(Ended::Exited), None) => ", and ends the server".to_owned(),
-        (Some(Ended::Unresponsive), _) => ", and the server hangs".to_owned(),
-        (None, _) => String::new(),
-    };
-    Some(format!("{sometimes}{outcome} with spice-server 0.15.1{ended}: {reason}"))
+    let known = expectations.of(case)?;
+    Some(format!("with spice-server 0.15.1 (run --qemu): {}: {}", known.summary(), known.reason))
 }
 
 fn explain_requirement(requirement: &Requirement) -> String {
@@ -212,7 +221,9 @@ fn explain_requirement(requirement: &Requirement) -> String {
 
 /// Whether a case that did not pass was known not to.
 fn known(result: &CaseResult) -> bool {
-    result.outcome() != Outcome::Pass && result.deviation.is_some() && result.expected()
+    !matches!(result.outcome(), Outcome::Pass | Outcome::NotApplicable)
+        && result.deviation.is_some()
+        && result.expected()
 }
 
 /// One line about a case that ended.
@@ -238,6 +249,9 @@ fn details(result: &CaseResult, colours: bool) -> String {
     let mut text = format!("\n{}\n  {}.\n", heading.style(style(result.outcome(), colours)), result.case.title);
     for trouble in result.host_troubles() {
         let _ = writeln!(text, "  host         {trouble}");
+    }
+    if let Some(known) = result.deviation.as_ref().filter(|_| !known(result)) {
+        let _ = writeln!(text, "  file says    {}: {}", known.summary(), known.reason);
     }
     if !result.resets.is_empty() {
         let _ = writeln!(text, "  reset        {}", result.resets.join(", "));
@@ -310,7 +324,7 @@ fn statement(id: &str) -> String {
     text
 }
 
-fn summary(report: &Report) -> String {
+fn summary(report: &Report, exit: Exit) -> String {
     let mut text = format!(
         "\n{} passed, {} failed, {} not applicable, {} inconclusive in {}\n",
         report.count(Outcome::Pass),
@@ -339,7 +353,7 @@ fn summary(report: &Report) -> String {
     if left > 0 {
         let _ = writeln!(text, "{} not run to the end", counted(left, "case"));
     }
-    let _ = writeln!(text, "{}", report.exit());
+    let _ = writeln!(text, "{exit}");
     text
 }
 

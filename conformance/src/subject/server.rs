@@ -69,8 +69,7 @@ impl StandingHost {
         match timeout(deadline, TcpStream::connect(self.address)).await {
             Ok(Ok(_)) => Liveness::Alive,
             Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => {
-                let printed = "(nobody listens any more)".to_owned();
-                Liveness::Exited { code: None, signal: None, printed }
+                Liveness::Exited { code: None, signal: None, printed: String::new() }
             }
             Ok(Err(error)) => Liveness::Unresponsive(error.to_string()),
             Err(_) => Liveness::Unresponsive(format!("no connection within {deadline:?}")),
