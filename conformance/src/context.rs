@@ -191,7 +191,10 @@ impl Context {
     }
 
     /// A server that runs already is as it is.
-    fn changes_hosts(&self) -> Result<(), StartError> {
+    ///
+    /// # Errors
+    /// When it does.
+    pub fn changes_hosts(&self) -> Result<(), StartError> {
         if self.subject.is_started_afresh() { Ok(()) } else { Err(StartError::AsItIs) }
     }
 
@@ -230,6 +233,19 @@ impl Context {
             });
         }
         Ok(session)
+    }
+
+    /// Waits for the end of the main channel of a session in whose place another has come.
+    ///
+    /// # Errors
+    /// When it does not end. Of a server that runs already nobody has said whether it lets several clients in: if it serves both, it does,
+    /// and the case is not applicable.
+    pub async fn is_replaced(&mut self, first: &mut Session, limit: Duration) -> Result<(), Stop> {
+        let ended = first.main.closed_within(limit).await;
+        if ended.is_err() && self.changes_hosts().is_err() && first.list_channels().await.is_ok() {
+            return Err(Stop::NotApplicable("the server serves several clients at once".to_owned()));
+        }
+        Ok(ended.map(drop)?)
     }
 
     /// Begins a session with nothing but its main channel on a host.

@@ -63,8 +63,9 @@ const WITH_PASSWORD: Setup = Setup { password: true, ..Setup::NOTHING };
 async fn replaced(context: &mut Context) -> Verdict {
     context.start_source(Setup::NOTHING).await?;
     let client = context.client();
-    let first = context.connect_main(&client, Place::Source).await?;
+    let mut first = context.connect_main(&client, Place::Source).await?;
     let mut second = context.connect_main(&client, Place::Source).await?;
+    context.is_replaced(&mut first, context.patience()).await?;
     bad_connection_id(context, Place::Source, first.id).await?;
     second.list_channels().await.or_fail("L6.1")
 }

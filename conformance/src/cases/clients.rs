@@ -154,6 +154,7 @@ async fn judge(context: &mut Context, situation: Situation, newcomer: Newcomer) 
         session.list_channels().await.or_fail(requirement)?;
     }
     if let Some(mut first) = kept {
+        context.is_replaced(&mut first, soon).await.or_fail(requirement)?;
         for channel in first.channels() {
             channel.closed_within(soon).await.or_fail(requirement)?;
         }

@@ -344,6 +344,7 @@ async fn empty_ticket(context: &mut Context) -> Verdict {
 }
 
 async fn void_ticket(context: &mut Context, how: Void) -> Verdict {
+    context.changes_hosts()?;
     let (client, _) = open(context, Setup { password: true, ..Setup::default() }).await?;
     context.void_password(Place::Source, how).await?;
     let client = if how == Void::Empty { client.with_password("") } else { client };
@@ -391,8 +392,7 @@ async fn second_client(context: &mut Context) -> Verdict {
     let mut first = context.connect_main(&client, Place::Source).await?;
     let address = context.address(Place::Source);
     client.link("source/second", address, 0, MAIN).await.or_fail("L7.1")?;
-    first.main.closed_within(context.patience()).await.or_fail("L7.1")?;
-    Ok(())
+    context.is_replaced(&mut first, context.patience()).await.or_fail("L7.1")
 }
 
 async fn single_bytes(context: &mut Context) -> Verdict {
