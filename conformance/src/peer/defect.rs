@@ -307,6 +307,10 @@ defects! {
     NoBeginAfterTakeover "no-begin-after-takeover" "R1";
     /// A client that was still arriving when the next destination was given is never told that the guest has moved there.
     NoCompletionForArrivals "no-completion-for-arrivals" "R3";
+    /// Main answers nothing any more when its client has asked for a mouse mode.
+    MainFallsSilent "main-falls-silent" "S11";
+    /// Nobody can link anything but main any more when a key was pressed.
+    LinksRefusedAfterKey "links-refused-after-key" "S11";
     /// A FLUSH_MARK that none is due for kills the host, as it kills spice-server 0.15.1.
     DiesOfFlushMark "dies-of-flush-mark" "S11" gross;
     /// DO_SEAMLESS within a session kills the host, as it kills spice-server 0.15.1.

@@ -70,6 +70,9 @@ impl Task {
             _ if late && self.has(Defect::LateChannelsRefused) => LinkError::BAD_CONNECTION_ID,
             _ if !is_known && self.has(Defect::UnknownChannelAccepted) => LinkError::OK,
             _ if !is_known => LinkError::CHANNEL_NOT_AVAILABLE,
+            _ if !is_main && self.key_pressed && self.has(Defect::LinksRefusedAfterKey) => {
+                LinkError::CHANNEL_NOT_AVAILABLE
+            }
             None if !is_main && !self.has(Defect::ConnectionIdUnchecked) => LinkError::BAD_CONNECTION_ID,
             // One of each is enough; the first is not to suffer.
             Some(owner) if self.clients[owner].channel(link.channel).is_some() => LinkError::CHANNEL_NOT_AVAILABLE,
@@ -540,6 +543,7 @@ impl Task {
                     (ChannelType::INPUTS, KEY_DOWN) if channel.serves => {
                         let code = body.0.first_chunk().map_or(0, |code| u32::from_le_bytes(*code));
                         self.note(&format_args!("client {id} pressed key {code:#04x}"));
+                        self.key_pressed = true;
                     }
                     _ => {}
                 }
@@ -595,6 +599,11 @@ impl Task {
             ClientMessage::MouseModeRequest(_) if serves || restored => {
                 let (supported_modes, current_mode) = (MouseModes::SERVER, MouseModes::SERVER);
                 client.send_main(&ServerMessage::MouseMode(send::MouseMode { supported_modes, current_mode }));
+                if has(Defect::MainFallsSilent)
+                    && let Some(main) = client.channel(MAIN)
+                {
+                    main.serves = false;
+                }
             }
             _ => {}
         }

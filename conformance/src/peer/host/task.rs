@@ -131,6 +131,8 @@ pub(super) struct Task {
     pub(super) newcomer: bool,
     /// Whether a client that was on its way here has gone.
     pub(super) arrival_lost: bool,
+    /// Whether a client has pressed a key of the guest.
+    pub(super) key_pressed: bool,
     /// Of what a defect let the host die.
     pub(super) died: Option<String>,
 }
@@ -214,6 +216,7 @@ impl Task {
             ends_alone: false,
             newcomer: false,
             arrival_lost: false,
+            key_pressed: false,
             died: None,
         }
     }
