@@ -3,6 +3,7 @@
 use spice_migration::{
     ChannelType, ClientMessage, Data, Fault, ServerMessage,
     caps::{CommonCapability, MainCapability},
+    link::LinkError,
     message::{MigrateFlags, client},
     state::{CharDevice, Main, State, VERSION},
 };
@@ -100,6 +101,11 @@ cases! {
         sends "no flush mark on display until the data of main, inputs and others has come; then one"
         expects "no MIGRATE_DATA on display before the flush mark, and it after"
         => data_after_flush;
+    "seamless/source/out-of-turn" ["M6"] Should
+        "Messages of the base channel that are out of turn do not keep display from being migrated"
+        sends "on display: PONG that answers no PING, ACK, DISCONNECTING; then the VM is migrated"
+        expects "MIGRATE on display"
+        => out_of_turn;
     "seamless/source/sequence" ["Q1"] Must
         "The source's main channel brings MIGRATE_BEGIN_SEAMLESS, MIGRATE and MIGRATE_DATA once each, in this order"
         sends "a whole seamless migration, at whose end the client closes its sending direction to the source"
@@ -346,6 +352,17 @@ async fn migrate_everywhere(context: &mut Context) -> Verdict {
         channel.until("MIGRATE", migrate_flags).await.or_fail("S4.1")?;
     }
     Ok(())
+}
+
+async fn out_of_turn(context: &mut Context) -> Verdict {
+    let Prepared { mut source, target: _target, .. } = prepared(context).await?;
+    let display = source.child(ChannelType::DISPLAY)?;
+    display.send(ClientMessage::Pong(client::Pong { id: 7, timestamp: 7 }));
+    display.send(ClientMessage::Ack);
+    let (time_stamp, reason) = (7, LinkError::OK);
+    display.send(ClientMessage::Disconnecting(client::Disconnecting { time_stamp, reason }));
+    context.migrate(Place::Source, Place::Target).await?;
+    display.until("MIGRATE", migrate_flags).await.or_fail("M6").map(drop)
 }
 
 async fn flags(context: &mut Context) -> Verdict {

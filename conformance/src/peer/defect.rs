@@ -141,6 +141,8 @@ defects! {
     MalformedEndsEverySession "malformed-ends-every-session" "M5.9" gross;
     /// DISCONNECTING ends its channel at once.
     DisconnectingEndsChannel "disconnecting-ends-channel" "M6";
+    /// After an ACK that none is due for, its channel sends nothing more, as at spice-server 0.15.1.
+    StrayAckStopsChannel "stray-ack-stops-channel" "M6";
     /// END in a session that does not migrate is answered with INIT.
     EndAnsweredInSession "end-answered-in-session" "M7";
     /// BEGIN for clients that are due BEGIN_SEAMLESS.

@@ -473,8 +473,13 @@ impl Pump {
         let (mut messages, mut kept) = (0, 0);
         let wire = self.wire.clone();
         let closed = 'connection: loop {
-            if !settling.is_empty() && looked_at.as_ref().is_none_or(nothing_has_come) {
-                settling.clear();
+            if !settling.is_empty() {
+                match looked_at.as_ref().map_or(Ok(false), something_has_come) {
+                    Ok(true) => {}
+                    Ok(false) => settling.clear(),
+                    // The one look at it that there is.
+                    Err(_) => break Closed::Reset,
+                }
             }
             tokio::select! {
                 () = gone(wire.as_ref()) => break Closed::Cut,
@@ -667,9 +672,15 @@ fn second_handle(stream: &Stream) -> Option<std::net::TcpStream> {
     stream.as_fd().try_clone_to_owned().ok().map(Into::into)
 }
 
-/// Whether neither bytes nor the end of the connection wait to be read.
-fn nothing_has_come(stream: &std::net::TcpStream) -> bool {
-    stream.peek(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+/// Whether bytes or the end of the connection wait to be read.
+///
+/// # Errors
+/// When the connection was reset.
+fn something_has_come(stream: &std::net::TcpStream) -> io::Result<bool> {
+    match stream.peek(&mut [0]) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        looked => looked.map(|_| true),
+    }
 }
 
 /// Completes when the client of a wire has gone.

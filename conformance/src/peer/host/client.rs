@@ -78,6 +78,8 @@ pub(super) struct Channel {
     pub(super) restored: bool,
     /// How many messages of the client have come.
     pub(super) heard: usize,
+    /// Whether a defect keeps it from sending anything more.
+    pub(super) stopped: bool,
 }
 
 impl Client {
@@ -191,6 +193,9 @@ impl Channel {
 
     /// Queues a message; the connection's task writes it.
     pub(super) fn send(&mut self, message: &ServerMessage<'_>) {
+        if self.stopped {
+            return;
+        }
         let mut bytes = vec![0; self.header.len() + message.encoded_len()];
         let encoded = frame::encode(self.header, self.serial, message, &mut bytes);
         debug_assert!(encoded.is_ok(), "the buffer has room for {message:?}");

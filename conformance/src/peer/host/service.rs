@@ -94,6 +94,7 @@ impl Task {
             heard: 0,
             motions: 0,
             restored: false,
+            stopped: false,
         };
         match owner {
             Some(owner) if is_known => self.adopt(owner, channel),
@@ -561,6 +562,11 @@ impl Task {
                     None if has(Defect::UnknownMessageIgnored) => Ok(()),
                     None => Err(format!("message {message}, which is none (M4)")),
                 }
+            }
+            // So few messages are sent on any channel that none is due.
+            ClientMessage::Ack if has(Defect::StrayAckStopsChannel) => {
+                channel.stopped = true;
+                Ok(())
             }
             ClientMessage::Disconnecting(_) if has(Defect::DisconnectingEndsChannel) => {
                 Err("what is heard only at the end".to_owned())
