@@ -49,8 +49,8 @@ const SUGGESTIONS: usize = 5;
 /// What a server says to a client that has not the right password.
 const PERMISSION_DENIED: &str = "PERMISSION_DENIED";
 
-/// What spice-server takes of a password at most, in bytes: `SPICE_MAX_PASSWORD_LENGTH`, without its NUL.
-const MAX_PASSWORD: usize = 60;
+/// What spice-server takes of a password at most, in bytes: `SPICE_MAX_PASSWORD_LENGTH`, which is 60, less its NUL.
+const MAX_PASSWORD: usize = 59;
 
 /// Runs the command that the process was started with.
 #[must_use]
@@ -136,7 +136,7 @@ struct RunOptions {
     #[arg(long, value_name = "HOST:PORT", conflicts_with = "qemu")]
     server: Option<String>,
     /// The password that the server demands
-    #[arg(long, value_name = "PASSWORD", requires = "server", value_parser = password)]
+    #[arg(long, value_name = "PASSWORD", requires = "server")]
     password: Option<String>,
     /// Switches one defect of the embedded hosts on
     #[arg(long, value_name = "NAME", value_parser = defect, conflicts_with_all = ["qemu", "server"], hide = true)]
@@ -197,7 +197,7 @@ enum Format {
 #[derive(Args)]
 struct ServeOptions {
     /// Demands this ticket of clients
-    #[arg(long, value_name = "PASSWORD", value_parser = password)]
+    #[arg(long, value_name = "PASSWORD")]
     password: Option<String>,
     /// Speaks TLS, too, with this folder's server-cert.pem and server-key.pem; clients are then sent to TLS ports alone
     #[arg(long, value_name = "FOLDER")]
@@ -306,6 +306,7 @@ impl From<io::Error> for Refusal {
 }
 
 fn run(options: &RunOptions) -> Result<Exit, Refusal> {
+    check_password(options.password.as_deref())?;
     // Before anything else: a run whose report cannot be written is a waste.
     let files: Vec<ReportFile> = options.report.iter().map(ReportFile::open).collect::<Result<_, _>>()?;
     let cases = options.selection.cases()?.repeat(options.repeat.get());
@@ -362,7 +363,8 @@ impl<'a> ReportFile<'a> {
         let created = OpenOptions::new().write(true).create_new(true).open(path);
         let (file, is_new) = match created {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                (OpenOptions::new().write(true).open(path), false)
+                // A link whose goal is not there exists, too.
+                (OpenOptions::new().write(true).create(true).truncate(false).open(path), false)
             }
             created => (created, true),
         };
@@ -371,13 +373,13 @@ impl<'a> ReportFile<'a> {
     }
 
     fn write(mut self, report: &Report) -> Result<(), Refusal> {
-        self.is_written = true;
         let written = match self.file.metadata() {
             // A device has no length.
             Ok(metadata) if metadata.is_file() => self.file.set_len(0),
             other => other.map(drop),
         };
         let written = written.and_then(|()| json::write(report, BufWriter::new(&self.file)));
+        self.is_written = written.is_ok();
         written.map_err(|error| report_refusal(self.path, &error))
     }
 }
@@ -385,7 +387,7 @@ impl<'a> ReportFile<'a> {
 impl Drop for ReportFile<'_> {
     fn drop(&mut self) {
         if self.is_new && !self.is_written {
-            // An empty file is no report.
+            // What is empty or cut off is no report.
             let _ = fs::remove_file(self.path);
         }
     }
@@ -436,6 +438,7 @@ fn selfcheck(options: &SelfcheckOptions) -> Result<Exit, Refusal> {
 }
 
 fn serve(options: &ServeOptions) -> Result<Exit, Refusal> {
+    check_password(options.password.as_deref())?;
     let tls = match &options.tls {
         Some(folder) => Some(tls::server_config(folder).map_err(|error| Refusal {
             exit: Exit::Usage,
@@ -519,8 +522,10 @@ async fn reach(options: &RunOptions) -> Result<(Subject, Survey), Refusal> {
             let resolved = tokio::net::lookup_host(server).await.map(|mut addresses| addresses.next());
             let address = match resolved {
                 Ok(Some(address)) => address,
-                _ if server.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) => {
-                    let message = format!("--server {server}: it is HOST:PORT, and the port is at most 65535");
+                _ if !is_host_and_port(server) => {
+                    let message = format!(
+                        "--server {server}: it is HOST:PORT, an IPv6 address in brackets, and the port at most 65535"
+                    );
                     return Err(Refusal { exit: Exit::Usage, message });
                 }
                 Ok(None) => return Err(refusal(format!("--server {server}: the name has no address"))),
@@ -538,6 +543,13 @@ async fn reach(options: &RunOptions) -> Result<(Subject, Survey), Refusal> {
     let survey = context.survey().await;
     context.finish().await;
     Ok((subject, survey.map_err(|error| refusal(unreachable(options, &error)))?))
+}
+
+fn is_host_and_port(server: &str) -> bool {
+    server.rsplit_once(':').is_some_and(|(host, port)| {
+        let is_bare = !host.is_empty() && !host.contains(':');
+        port.parse::<u16>().is_ok() && (is_bare || host.starts_with('[') && host.ends_with(']'))
+    })
 }
 
 /// Why the peer cannot be tested, and what to do.
@@ -636,10 +648,14 @@ fn report_path(value: &str) -> Result<PathBuf, String> {
     }
 }
 
-fn password(value: &str) -> Result<String, String> {
-    match value.len() {
-        0..=MAX_PASSWORD => Ok(value.to_owned()),
-        length => Err(format!("a ticket holds {MAX_PASSWORD} bytes of a password at most, and these are {length}")),
+/// Not for clap to do: it would print the password.
+fn check_password(password: Option<&str>) -> Result<(), Refusal> {
+    match password.map_or(0, str::len) {
+        0..=MAX_PASSWORD => Ok(()),
+        length => {
+            let message = format!("--password: it has {length} bytes, and servers take {MAX_PASSWORD} at most");
+            Err(Refusal { exit: Exit::Usage, message })
+        }
     }
 }
 

@@ -32,7 +32,7 @@
 //!
 //! If `liveness` is set, a host must have ended in exactly that way: `unresponsive` or `exited`, and if `signal` is set, too, by that
 //! signal; nothing but `exited` goes with one. If it is not, all hosts must be alive, unless the entry holds `sometimes`. If `host` is
-//! set, no other host may have ended, and in no case one in another way.
+//! set, no other host may have ended. Where several have, each of them must have done so in the way that the entry says.
 //!
 //! Where `version` is given, an entry holds for peers of that version alone. Of a server that runs already no version is known: every
 //! entry of the file holds for it.
@@ -149,6 +149,12 @@ pub enum ExpectationError {
     /// It has two entries for a case.
     #[error("`{0}` is there twice for one version")]
     Twice(String),
+    /// It names a host for a case that is to end none.
+    #[error("`{0}` has a host: add liveness = \"exited\" or \"unresponsive\"")]
+    Host(String),
+    /// It has a `[[seen]]` entry without cases.
+    #[error("a [[seen]] entry has no cases")]
+    SeenNowhere,
     /// It has a signal for a case that is not to end a host.
     #[error("`{0}` has a signal: add liveness = \"exited\"")]
     Signal(String),
@@ -188,6 +194,9 @@ impl Expectations {
             .seen
             .iter()
             .flat_map(|entry| entry.cases.first().map(|case| (case, &entry.requirement, &entry.reason)));
+        if expectations.seen.iter().any(|entry| entry.cases.is_empty()) {
+            return Err(ExpectationError::SeenNowhere);
+        }
         for (case, requirement, reason) in stated.chain(also) {
             if Registry::get().requirement(requirement).is_none() {
                 return Err(ExpectationError::UnknownRequirement(case.clone(), requirement.clone()));
@@ -196,12 +205,15 @@ impl Expectations {
                 return Err(ExpectationError::NoReason(case.clone()));
             }
         }
-        for Deviation { case, outcome, version, liveness, signal, host, .. } in &expectations.deviations {
+        for Deviation { case, outcome, version, liveness, signal, host, sometimes, .. } in &expectations.deviations {
             if *outcome == Outcome::Pass {
                 return Err(ExpectationError::Pass(case.clone()));
             }
             if host.as_deref().is_some_and(|host| !["source", "target", "third"].contains(&host)) {
                 return Err(ExpectationError::UnknownHost(case.clone()));
+            }
+            if host.is_some() && liveness.is_none() && !sometimes {
+                return Err(ExpectationError::Host(case.clone()));
             }
             if !seen.insert((case, version)) {
                 return Err(ExpectationError::Twice(case.clone()));
@@ -314,6 +326,10 @@ mod tests {
         assert_eq!(error(&ENTRY.replace("'fail'", "'pass'")), passes);
         let host = "`link/channel/unknown`: a host is source, target or third";
         assert_eq!(error(&format!("{ENTRY}host = 'goal'\n")), host);
+        let host = "`link/channel/unknown` has a host: add liveness = \"exited\" or \"unresponsive\"";
+        assert_eq!(error(&format!("{ENTRY}host = 'source'\n")), host);
+        let nowhere = "[[seen]]\nrequirement = 'X99'\nreason = 'so'\ncases = []\n";
+        assert_eq!(error(nowhere), "a [[seen]] entry has no cases");
         assert!(matches!(Expectations::read("/nonexistent".as_ref()), Err(ExpectationError::Read(_))));
     }
 
