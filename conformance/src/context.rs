@@ -370,6 +370,7 @@ impl Context {
             if liveness == Liveness::Alive && !self.void && !left {
                 liveness = match probe(&client, host.name(), address).await {
                     Ok(()) => Liveness::Alive,
+                    Err(_) if host.seen(HostEvent::ClientMigrationCompleted) => Liveness::Alive,
                     // A process that dies of its client is found dead only now.
                     Err(unexpected) => match host.liveness(patience).await {
                         Liveness::Alive => Liveness::Unresponsive(format!(
