@@ -370,9 +370,10 @@ impl Context {
             if liveness == Liveness::Alive && !self.void && !left {
                 liveness = match probe(&client, host.name(), address).await {
                     Ok(()) => Liveness::Alive,
-                    Err(_) if host.seen(HostEvent::ClientMigrationCompleted) => Liveness::Alive,
                     // A process that dies of its client is found dead only now.
                     Err(unexpected) => match host.liveness(patience).await {
+                        // They have left meanwhile.
+                        Liveness::Alive if host.seen(HostEvent::ClientMigrationCompleted) => Liveness::Alive,
                         Liveness::Alive => Liveness::Unresponsive(format!(
                             "a new client waited for {}, got {}",
                             unexpected.expected, unexpected.got
