@@ -29,7 +29,8 @@ use crate::{
 };
 
 /// A host of the case, in the order in which they are started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Place {
     /// The guest runs here first.
     Source,

@@ -9,7 +9,7 @@ use super::{SEMI, cases, check_absent};
 use crate::{
     case::{Context, OrFail, Stop, Verdict, check},
     context::{MAIN, Place, Setup},
-    peer::client::{is, until},
+    peer::client::{Channel, is, until},
 };
 
 cases! {
@@ -50,7 +50,7 @@ cases! {
         => full_headers;
     "main/base/out-of-turn" ["M6"] Should
         "Messages of the base channel that are out of turn are ignored"
-        sends "on main: PONG that answers no PING, ACK_SYNC of another generation, ACK, DISCONNECTING; then ATTACH_CHANNELS"
+        sends "on main: ACK_SYNC of another generation, PONG that answers no PING, ACK, DISCONNECTING; then ATTACH_CHANNELS"
         expects "CHANNELS_LIST"
         => out_of_turn;
     "main/migrate-end/ignored" ["M7"] Observed
@@ -156,11 +156,16 @@ async fn out_of_turn(context: &mut Context) -> Verdict {
     context.start_source(Setup::default()).await?;
     let client = context.client();
     let mut session = context.connect_main(&client, Place::Source).await?;
-    session.main.send(ClientMessage::Pong(say::Pong { id: 7, timestamp: 7 }));
     session.main.send(ClientMessage::AckSync(say::AckSync { generation: 7 }));
-    session.main.send(ClientMessage::Ack);
-    session.main.send(ClientMessage::Disconnecting(say::Disconnecting { time_stamp: 7, reason: LinkError::OK }));
+    send_out_of_turn(&session.main);
     session.list_channels().await.or_fail("M6")
+}
+
+/// Sends what answers nothing, and DISCONNECTING without leaving.
+pub(super) fn send_out_of_turn(channel: &Channel) {
+    channel.send(ClientMessage::Pong(say::Pong { id: 7, timestamp: 7 }));
+    channel.send(ClientMessage::Ack);
+    channel.send(ClientMessage::Disconnecting(say::Disconnecting { time_stamp: 7, reason: LinkError::OK }));
 }
 
 async fn end_ignored(context: &mut Context) -> Verdict {

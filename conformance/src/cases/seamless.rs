@@ -3,13 +3,13 @@
 use spice_migration::{
     ChannelType, ClientMessage, Data, Fault, ServerMessage,
     caps::{CommonCapability, MainCapability},
-    link::LinkError,
     message::{MigrateFlags, client},
     state::{CharDevice, Main, State, VERSION},
 };
 
 use super::{
     cases, check_absent, check_all_open,
+    main::send_out_of_turn,
     semi_seamless::{not_completed_yet, sequence_is, violates_r1},
 };
 use crate::{
@@ -357,10 +357,7 @@ async fn migrate_everywhere(context: &mut Context) -> Verdict {
 async fn out_of_turn(context: &mut Context) -> Verdict {
     let Prepared { mut source, target: _target, .. } = prepared(context).await?;
     let display = source.child(ChannelType::DISPLAY)?;
-    display.send(ClientMessage::Pong(client::Pong { id: 7, timestamp: 7 }));
-    display.send(ClientMessage::Ack);
-    let (time_stamp, reason) = (7, LinkError::OK);
-    display.send(ClientMessage::Disconnecting(client::Disconnecting { time_stamp, reason }));
+    send_out_of_turn(display);
     context.migrate(Place::Source, Place::Target).await?;
     display.until("MIGRATE", migrate_flags).await.or_fail("M6").map(drop)
 }
